@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""A kernel-patch test harness for HugeTLB high-granularity mapping, run in VMs."""

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""Where things live: the checkout, the cache, and the directory of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from harness.errors import HostFault
+from harness.process import say
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def cache_dir() -> Path:
+    """Return the cache, made if need be: $HGM_CACHE, or hgm-harness under $XDG_CACHE_HOME.
+
+    Everything in it can be deleted at any time that no run is going on. Raises HostFault if it cannot be made.
+    """
+    base = os.environ.get("HGM_CACHE")
+    path = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hgm-harness"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HostFault(
+            f"the cache {path} cannot be made: {error.strerror}", hint="set HGM_CACHE to a directory you may write"
+        ) from error
+    return path.resolve()
+
+
+def digest(*parts: object) -> str:
+    """Return a short content key (16 hex digits) for values that JSON can hold."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Hold the cache-wide lock called `name`; says so when another run has it."""
+    directory = cache_dir() / "locks"
+    directory.mkdir(exist_ok=True)
+    lock = FileLock(directory / f"{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"another run holds {name}; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def written_whole(target: Path) -> Iterator[Path]:
+    """Give a temporary directory beside `target` that becomes `target` if the block succeeds, and vanishes if not.
+
+    Raises HostFault when the disk is full; nothing half-written is left under the final name.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield work
+        work.chmod(0o755)
+        if target.exists():
+            shutil.rmtree(target)
+        work.rename(target)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise HostFault(
+                f"no space left for {target}", hint="free some, or set HGM_CACHE to a larger disk"
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
