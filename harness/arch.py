@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""The architectures, one row each. Nothing else in the harness asks "which architecture is this?"."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+
+from harness.errors import BadInput
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arch:
+    """What differs between architectures, as data."""
+
+    name: str
+    aliases: tuple[str, ...]  # how uname, Debian and kernel people also call it
+    kernel_arch: str  # ARCH= of the kernel's make
+    debian: str  # dpkg architecture of the guest
+    gnu: str  # triplet of the cross tools, without the trailing dash
+    qemu: str  # system emulator
+    machine: str  # -machine
+    cpu_tcg: str  # -cpu under TCG: every feature, less the slow ones
+    accelerators: tuple[str, ...]  # to try, best first, where the host has this architecture
+    console: str  # kernel name of the first serial port
+    image_magic: tuple[int, bytes]  # (offset, bytes) by which a kernel image is known
+    huge_page_sizes: tuple[int, ...]  # with the default base page, in bytes, smallest first
+    probe_code: bytes  # machine code that prints the letter H on the first serial port and halts
+    probe_address: int | None  # where it is loaded; None: it is a boot sector
+    cmdline: str = ""  # kernel parameters only this architecture needs
+
+
+X86_64 = Arch(
+    name="x86_64",
+    aliases=("x86", "amd64"),
+    kernel_arch="x86_64",
+    debian="amd64",
+    gnu="x86_64-linux-gnu",
+    qemu="qemu-system-x86_64",
+    machine="pc",
+    cpu_tcg="max",
+    accelerators=("kvm", "tcg"),
+    console="ttyS0",
+    image_magic=(0x202, b"HdrS"),
+    huge_page_sizes=(2 * MIB, GIB),
+    # mov dx,0x3f8; mov al,'H'; out dx,al; cli; hlt; jmp $-1
+    probe_code=bytes.fromhex("baf803b048eefaf4ebfd"),
+    probe_address=None,
+)
+
+ARM64 = Arch(
+    name="arm64",
+    aliases=("aarch64",),
+    kernel_arch="arm64",
+    debian="arm64",
+    gnu="aarch64-linux-gnu",
+    qemu="qemu-system-aarch64",
+    machine="virt,gic-version=3",
+    # Pointer authentication in QEMU's default algorithm costs a third of all time under TCG; LPA2 and SVE are unused.
+    cpu_tcg="max,pauth-impdef=on,sve=off,sme=off",
+    accelerators=("kvm", "tcg"),
+    console="ttyAMA0",
+    image_magic=(0x38, b"ARM\x64"),
+    huge_page_sizes=(64 * KIB, 2 * MIB, 32 * MIB, GIB),
+    # movz x0,#0x900,lsl #16; movz w1,#'H'; strb w1,[x0]; wfi; b .-4
+    probe_code=bytes.fromhex("0020a1d201098052010000397f2003d5ffffff17"),
+    probe_address=0x4020_0000,  # past the device tree that QEMU puts at the start of RAM
+)
+
+ARCHES = {arch.name: arch for arch in (X86_64, ARM64)}
+
+
+def find(name: str) -> Arch:
+    """Return the architecture called `name` by any of its names. Raises BadInput for an unknown one."""
+    for arch in ARCHES.values():
+        if name in (arch.name, *arch.aliases):
+            return arch
+    raise BadInput(f"unknown architecture {name!r}", hint=f"known: {', '.join(ARCHES)}, and 'all' for each in turn")
+
+
+def host() -> Arch | None:
+    """Return the row of the machine the harness runs on, or None if it has none."""
+    machine = platform.machine()
+    return next((a for a in ARCHES.values() if machine in (a.name, *a.aliases)), None)
+
+
+def size_name(size: int) -> str:
+    """Return the short name of a page size: 65536 is 64K, 2097152 is 2M, 1073741824 is 1G."""
+    for unit, letter in ((GIB, "G"), (MIB, "M"), (KIB, "K")):
+        if size % unit == 0 and size:
+            return f"{size // unit}{letter}"
+    return str(size)
