@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""From what a VM shall be to QEMU's command line. Pure: nothing is opened, probed or written here."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.accel import Accelerator
+from harness.arch import GIB, MIB, Arch, size_name
+from harness.image import READY_PORT, Image
+from harness.pools import Pool
+
+# Besides the pools: the kernel, its page tables, tmpfs, Python, and room for a test's own small memory.
+BASE_MEMORY = 768 * MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmSpec:
+    """All that decides how a guest is built up."""
+
+    arch: Arch
+    accelerator: Accelerator
+    kernel: Path
+    image: Image
+    pools: tuple[Pool, ...]
+    cpus: int = 2
+    append: str = ""  # further kernel parameters
+
+    @property
+    def memory(self) -> int:
+        """RAM in bytes: the pools, room for everything else, and what alignment costs.
+
+        A gigantic page needs an aligned stretch of that size. The PC machine leaves a hole below 4 GiB, so the RAM
+        below the hole serves as room and each gigantic page is counted above it (4608M gives one, 6144M gives two).
+        """
+        gigantic = sum(pool.size * pool.count for pool in self.pools if pool.size >= GIB)
+        small = sum(pool.size * pool.count for pool in self.pools if pool.size < GIB)
+        return (3 * GIB + 3 * gigantic // 2 if gigantic else BASE_MEMORY) + small
+
+    @property
+    def cmdline(self) -> str:
+        """The kernel's parameters."""
+        words = [
+            f"console={self.arch.console}",
+            "root=/dev/vda rootfstype=ext2 ro",
+            # A panic ends QEMU at once (with -no-reboot); a WARN must not, or the evidence after it is lost.
+            "panic=-1",
+            "ignore_loglevel printk.devkmsg=on log_buf_len=4M",
+            "sysrq_always_enabled kasan_multi_shot",
+            "hugetlb_free_vmemmap=on",
+            # Memory given to a guest must not be probed or moved behind a test's back.
+            "nokaslr random.trust_cpu=on",
+            *(f"hugepagesz={size_name(pool.size)} hugepages={pool.count}" for pool in self.pools),
+            self.arch.cmdline,
+            self.append,
+        ]
+        return " ".join(word for word in words if word)
+
+
+def command(spec: VmSpec, directory: Path) -> list[str]:
+    """Return the argv of a QEMU for `spec` that keeps its sockets and console in `directory`.
+
+    QEMU connects to sockets that the harness has bound before (`qmp`, `ready`), so there is nothing to poll for.
+    The forwarded port is left to QEMU (port 0), so no two VMs can race for one.
+    """
+    return [
+        # util-linux; without it a killed harness would leave QEMU behind.
+        "setpriv", "--pdeathsig", "KILL", "--",
+        spec.arch.qemu,
+        "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
+        "-machine", spec.arch.machine,
+        *spec.accelerator.argv,
+        "-cpu", spec.accelerator.cpu,
+        "-smp", str(spec.cpus),
+        "-m", f"{spec.memory // MIB}M",
+        "-kernel", os.fspath(spec.kernel),
+        "-append", spec.cmdline,
+        "-drive", f"if=none,id=root,file={spec.image.disk},format=raw,readonly=on",
+        "-device", "virtio-blk-pci,drive=root",
+        "-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22",
+        # The option ROM is for booting from the network only, and comes in a package of its own.
+        "-device", "virtio-net-pci,netdev=net,romfile=",
+        "-object", "rng-random,id=rng,filename=/dev/urandom",
+        "-device", "virtio-rng-pci,rng=rng",
+        "-device", "virtio-serial-pci",
+        "-chardev", f"socket,id=ready,path={directory / 'ready'}",
+        "-device", f"virtserialport,chardev=ready,name={READY_PORT}",
+        "-chardev", f"socket,id=qmp,path={directory / 'qmp'}",
+        "-mon", "chardev=qmp,mode=control",
+        "-chardev", f"file,id=console,path={directory / 'console'}",
+        "-serial", "chardev:console",
+    ]  # fmt: skip

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: MIT
+"""The life of one QEMU: start, wait until the guest is ready, use it, kill it. Nothing is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.deadline import Deadline
+from harness.errors import BadInput, GuestFault, HostFault
+from harness.process import end_group, tail
+from harness.vm.command import VmSpec, command
+from harness.vm.qmp import Qmp
+from harness.vm.ssh import Ssh
+
+BOOT_SECONDS = 15.0  # on an accelerator of slowness 1
+
+
+class Machine:
+    """A running guest: `ssh` to work in it, `qmp` to control it, `console` for all that its kernel says."""
+
+    def __init__(self, spec: VmSpec, directory: Path, process: subprocess.Popen[bytes], qmp: Qmp) -> None:
+        self.spec = spec
+        self.console = directory / "console"
+        self.process = process
+        self.qmp = qmp
+        self.boot_seconds = 0.0
+        self.ssh: Ssh
+        self.pidfd = os.pidfd_open(process.pid)
+
+    @property
+    def alive(self) -> bool:
+        """Whether QEMU still runs; it ends when the guest panics or powers off."""
+        return self.process.poll() is None
+
+    def console_size(self) -> int:
+        """Bytes the serial console has seen so far: a position to read from later."""
+        return self.console.stat().st_size
+
+    def console_since(self, position: int = 0, end: int | None = None) -> str:
+        """What the serial console has seen since `position`, up to `end` if given."""
+        with self.console.open("rb") as file:
+            file.seek(position)
+            data = file.read() if end is None else file.read(end - position)
+        return data.decode(errors="replace").replace("\r\n", "\n")
+
+    def wait_end(self, seconds: float) -> bool:
+        """Wait until QEMU has ended by itself; False if it has not within `seconds`."""
+        return bool(select.select([self.pidfd], [], [], seconds)[0])
+
+    def wait_console(self, text: str, position: int, deadline: Deadline) -> bool:
+        """Wait until `text` stands on the console behind `position`; False if time or QEMU ends first.
+
+        The kernel may print a message later than the call that logged it returns, and QEMU writes it later still.
+        """
+        while text not in self.console_since(position):
+            if deadline.over or self.wait_end(0.01):
+                return text in self.console_since(position)
+        return True
+
+    def forwarded_port(self) -> int:
+        """The port of 127.0.0.1 that leads to the guest's ssh."""
+        text = self.qmp.monitor("info usernet")
+        match = re.search(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)", text)
+        if not match:
+            raise HostFault(f"QEMU forwards no port; 'info usernet' says:\n{text}")
+        return int(match[1])
+
+
+@contextlib.contextmanager
+def running(spec: VmSpec, console: Path | None = None) -> Iterator[Machine]:
+    """Boot a guest, give it when ssh works, and kill it at the end, however the block is left.
+
+    `console` receives a copy of the whole serial console, also when the boot fails.
+
+    Raises BadInput if the host has too little memory, HostFault if QEMU does not start, GuestFault if the guest
+    does not come up; the message carries the end of the console.
+    """
+    _check_memory(spec)
+    with contextlib.ExitStack() as stack:
+        # A unix socket's path holds 107 bytes at most, so it must not lie deep in somebody's home.
+        directory = Path(tempfile.mkdtemp(prefix="hgm-", dir=os.environ.get("XDG_RUNTIME_DIR") or None))
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        if console:
+            console.parent.mkdir(parents=True, exist_ok=True)
+            stack.callback(_copy, directory / "console", console)
+        ready = stack.enter_context(socket.socket(socket.AF_UNIX))
+        ready.bind(os.fspath(directory / "ready"))
+        ready.listen(1)
+        qmp = Qmp(directory / "qmp")
+        stack.callback(qmp.close)
+        errors = directory / "stderr"
+        with errors.open("wb") as sink:
+            process = subprocess.Popen(
+                command(spec, directory), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
+            )
+        stack.callback(end_group, process)
+        machine = Machine(spec, directory, process, qmp)
+        stack.callback(os.close, machine.pidfd)
+        deadline = Deadline(BOOT_SECONDS * spec.accelerator.slowness)
+        try:
+            qmp.accept(10)
+        except HostFault as error:
+            raise HostFault(f"QEMU did not start: {tail(errors.read_text()) or error.message}") from error
+        _wait_ready(machine, ready, deadline)
+        machine.ssh = Ssh(machine.forwarded_port(), spec.image, machine.pidfd, deadline)
+        stack.callback(machine.ssh.close)
+        machine.boot_seconds = deadline.passed
+        yield machine
+
+
+def _wait_ready(machine: Machine, ready: socket.socket, deadline: Deadline) -> None:
+    ready.settimeout(deadline.left)
+    connection, _ = ready.accept()
+    with connection:
+        readable, _, _ = select.select([connection.fileno(), machine.pidfd], [], [], deadline.left)
+        if connection.fileno() in readable and connection.recv(5) == b"ready":
+            return
+    end = tail(machine.console_since()) or "(the console is empty)"
+    if machine.pidfd in readable:
+        raise GuestFault(f"the guest ended while it booted\n{end}", hint="the kernel panicked, or lacks an option")
+    raise GuestFault(
+        f"the guest was not ready after {deadline.seconds:.0f} s\n{end}",
+        hint="HGM_SLOWNESS=2 doubles every deadline, for a loaded machine",
+    )
+
+
+def _check_memory(spec: VmSpec) -> None:
+    """Refuse a guest whose RAM the host does not have, before the host starts to swap or kill.
+
+    The RAM is not touched until the guest uses it, but a test may use all of its pools.
+    """
+    text = Path("/proc/meminfo").read_text()
+    match = re.search(r"MemAvailable:\s+(\d+) kB", text)
+    available = int(match[1]) * 1024 if match else 0
+    pools = sum(pool.size * pool.count for pool in spec.pools)
+    if pools + (512 << 20) > available:
+        raise BadInput(
+            f"the huge pages asked for need {pools >> 20} MiB, and this host has {available >> 20} MiB available",
+            hint="ask for fewer with --huge-pages SIZE=COUNT, such as --huge-pages 1G=1",
+        )
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.exists():
+        shutil.copyfile(source, target)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+"""ssh into a guest with paramiko: one connection, a pinned host key, and commands that always end."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import select
+import socket
+import time
+from dataclasses import dataclass
+from enum import Enum
+
+import paramiko
+
+from harness.deadline import Deadline
+from harness.errors import GuestFault
+from harness.image import Image
+
+CHUNK = 1 << 16
+
+
+class End(Enum):
+    """How a command in the guest came to its end, as seen from the host."""
+
+    EXITED = "exited"
+    DEADLINE = "deadline"  # it ran longer than it may
+    FLOOD = "flood"  # it printed more than it may
+    LOST = "lost"  # the connection or QEMU went away under it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a command did; `status` is None unless it exited."""
+
+    end: End
+    status: int | None
+    stdout: bytes
+    stderr: bytes
+    seconds: float
+
+
+class Ssh:
+    """A connection to a guest's dropbear on a port of 127.0.0.1."""
+
+    def __init__(self, port: int, image: Image, qemu_fd: int, deadline: Deadline) -> None:
+        """Connect and authenticate. `qemu_fd` is a pidfd that becomes readable when QEMU ends.
+
+        Raises GuestFault if the guest does not answer in time or shows another host key than its image's.
+        """
+        self._qemu_fd = qemu_fd
+        kind, blob = image.host_key.split()[:2]
+        pinned = paramiko.PKey.from_type_string(kind, base64.b64decode(blob))
+        try:
+            raw = socket.create_connection(("127.0.0.1", port), timeout=deadline.left)
+            self._transport = paramiko.Transport(raw)
+            self._transport.banner_timeout = self._transport.handshake_timeout = deadline.left
+            self._transport.auth_timeout = deadline.left
+            self._transport.connect(
+                hostkey=pinned,
+                username="root",
+                pkey=paramiko.Ed25519Key.from_private_key_file(os.fspath(image.client_key)),
+            )
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise GuestFault(f"ssh to the guest failed: {error or type(error).__name__}") from error
+
+    def run(self, command: str, deadline: Deadline, *, stdin: bytes = b"", limit: int = 4 << 20) -> Outcome:
+        """Run `command` by the guest's shell until it exits, or one of the other ends comes first.
+
+        `limit` bounds stdout and stderr together, in bytes; what came before the end is always returned.
+        """
+        try:
+            channel = self._transport.open_session(timeout=max(deadline.left, 0.1))
+            channel.settimeout(max(deadline.left, 0.1))
+            channel.exec_command(command)
+            if stdin:
+                channel.sendall(stdin)
+            channel.shutdown_write()
+        except (paramiko.SSHException, OSError, EOFError):
+            end = End.DEADLINE if deadline.over else End.LOST
+            return Outcome(end=end, status=None, stdout=b"", stderr=b"", seconds=deadline.passed)
+        with contextlib.closing(channel):
+            return self._drain(channel, deadline, limit)
+
+    def _drain(self, channel: paramiko.Channel, deadline: Deadline, limit: int) -> Outcome:
+        out, err = bytearray(), bytearray()
+        started = time.monotonic()
+
+        def outcome(end: End, status: int | None = None) -> Outcome:
+            seconds = time.monotonic() - started
+            return Outcome(end=end, status=status, stdout=bytes(out), stderr=bytes(err), seconds=seconds)
+
+        while True:
+            while channel.recv_ready():
+                out += channel.recv(CHUNK)
+            while channel.recv_stderr_ready():
+                err += channel.recv_stderr(CHUNK)
+            if len(out) + len(err) > limit:
+                return outcome(End.FLOOD)
+            if channel.eof_received and not channel.recv_ready() and not channel.recv_stderr_ready():
+                # EOF may come before the exit status; dropbear sends both before it closes the channel.
+                if not channel.status_event.wait(deadline.left):
+                    return outcome(End.DEADLINE)
+                if not self._transport.is_active():
+                    return outcome(End.LOST)
+                # paramiko knows no exit-signal: of a shell that was killed it only says -1.
+                return outcome(End.EXITED, channel.exit_status if channel.exit_status >= 0 else None)
+            if not self._transport.is_active():
+                return outcome(End.LOST)
+            if deadline.over:
+                return outcome(End.DEADLINE)
+            ready, _, _ = select.select([channel.fileno(), self._qemu_fd], [], [], deadline.left)
+            if self._qemu_fd in ready and not channel.recv_ready() and not channel.recv_stderr_ready():
+                return outcome(End.LOST)
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self._transport.close()
