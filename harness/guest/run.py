@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: MIT
+"""Runs cases in a guest: push once, then for each case look, run, look again, and hand over all that was seen."""
+
+from __future__ import annotations
+
+import shlex
+import uuid
+
+from harness.arch import size_name
+from harness.deadline import Deadline
+from harness.errors import BadInput, GuestFault
+from harness.guest import ktap, state
+from harness.guest.build import Bundle
+from harness.guest.cases import Case
+from harness.guest.state import State
+from harness.image import WORKDIR
+from harness.verdict.judge import Observation
+from harness.vm.machine import Machine
+from harness.vm.ssh import End, Outcome
+
+LOOK_SECONDS = 5.0  # for a short command in a healthy guest
+SETTLE_SECONDS = 2.0  # pages freed by a worker (mm/hugetlb.c:free_hpage_workfn) come back a little later
+OUTPUT_LIMIT = 4 << 20  # bytes that a case may print
+
+
+class Guest:
+    """A booted machine with the guest tests in it."""
+
+    def __init__(self, machine: Machine, bundle: Bundle) -> None:
+        """Push the tests and look at the kernel. Raises GuestFault if that fails, BadInput if a pool is short."""
+        self.machine = machine
+        self._bundle = bundle
+        self._slowness = machine.spec.accelerator.slowness
+        pushed = self._quick(f"tar -xf - -C {WORKDIR}", stdin=bundle.tar)
+        if pushed.end is not End.EXITED or pushed.status:
+            raise GuestFault(
+                f"the tests could not be pushed: {pushed.stderr.decode(errors='replace') or pushed.end.value}"
+            )
+        self._position = machine.console_size()
+        self.boot_log = machine.console_since()
+        self.state = self._look()
+        for pool in machine.spec.pools:
+            got = self.state.pools.get(pool.size, {}).get("nr", 0)
+            if got != pool.count:
+                raise BadInput(
+                    f"the guest has {got} huge pages of {size_name(pool.size)}, {pool.count} were asked for",
+                    hint="ask for fewer with --huge-pages SIZE=COUNT",
+                )
+
+    def run(self, case: Case, huge_page_size: int) -> Observation:
+        """Run one case to its end and return everything seen. The guest is only fit for another if it passed."""
+        machine = self.machine
+        mark = uuid.uuid4().hex[:12]
+        program = self._bundle.commands[case.program]
+        arguments = f"--case {shlex.quote(case.name)} --huge-page-size {huge_page_size}"
+        # The shell stays, and so turns death by a signal into 128 + its number: ssh as spoken here has no word for it.
+        command = f"cd {WORKDIR} && echo 'hgm: begin {mark} {case.name}' > /dev/kmsg && {program} {arguments}; exit $?"
+        outcome = machine.ssh.run(command, Deadline(case.deadline_s * self._slowness), limit=OUTPUT_LIMIT)
+        before, after = self.state, None
+        if outcome.end is End.EXITED:
+            after = self._settled(before, mark)
+        complete = True
+        if after:
+            self.state = after
+            patience = Deadline(LOOK_SECONDS * self._slowness)
+            complete = machine.wait_console(f"hgm: end {mark}", self._position, patience)
+        elif outcome.end is End.LOST:
+            # A kernel that panics says so to the last line before QEMU ends; only then is the log whole.
+            machine.wait_end(LOOK_SECONDS * self._slowness)
+        start, self._position = self._position, machine.console_size()
+        earlier, log = _split(machine.console_since(start, self._position), mark)
+        return Observation(
+            outcome=outcome,
+            ktap=ktap.parse(outcome.stdout.decode(errors="replace")),
+            log=log,
+            log_complete=complete,
+            earlier=earlier,
+            stacks=self._ask_why() if outcome.end is End.DEADLINE else "",
+            before=before,
+            after=after,
+        )
+
+    def _quick(self, command: str, stdin: bytes = b"") -> Outcome:
+        return self.machine.ssh.run(command, Deadline(LOOK_SECONDS * self._slowness), stdin=stdin)
+
+    def _look(self, mark: str = "") -> State:
+        said = f"echo 'hgm: end {mark}' > /dev/kmsg; " if mark else ""
+        outcome = self._quick(said + state.COMMAND)
+        if outcome.end is not End.EXITED:
+            raise GuestFault(f"the guest does not answer ({outcome.end.value})")
+        return state.parse(outcome.stdout.decode(errors="replace"))
+
+    def _settled(self, before: State, mark: str) -> State | None:
+        """The state once it is as before, or as it is when the time to settle is over; None if the guest is gone."""
+        deadline = Deadline(SETTLE_SECONDS * self._slowness)
+        try:
+            after = self._look(mark)
+            while after.pools != before.pools and not deadline.over:
+                after = self._look()
+        except GuestFault:
+            # The verdict says so: a state that is None after a program that exited is a finding of its own.
+            return None
+        return after
+
+    def _ask_why(self) -> str:
+        """What the guest is doing: its blocked tasks and the stacks of its processors, as it says on its console.
+
+        A guest that hangs as a whole does not answer; then its processors' registers are all there is.
+        """
+        asked = self._quick("echo w > /proc/sysrq-trigger; echo l > /proc/sysrq-trigger")
+        said = self.machine.console_since(self._position)
+        if asked.end is not End.EXITED and self.machine.alive:
+            said += self.machine.qmp.monitor("info registers -a")
+        return said
+
+
+def _split(console: str, mark: str) -> tuple[str, str]:
+    """Split the console at a case's first mark: what was said before it, and what was said from it on.
+
+    Marks are lines of their own, so neither part holds half a line of the kernel's.
+    """
+    lines = console.splitlines(keepends=True)
+    begin = next((number for number, line in enumerate(lines) if f"hgm: begin {mark}" in line), 0)
+    log = [line for line in lines[begin:] if mark not in line]
+    return "".join(lines[:begin]), "".join(log)

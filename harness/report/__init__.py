@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The result model and what is made of it."""

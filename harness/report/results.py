@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""The one model of a result. Every report is made from it, and from nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+SCHEMA = 1  # version of results.json; raised when a key changes its meaning or goes
+
+
+class Status(StrEnum):
+    """What a case came to. Only PASS is green; a SKIP carries its reason."""
+
+    PASS = "pass"
+    FAIL = "fail"  # the case, or the state it left the kernel in, says no
+    CRASH = "crash"  # the kernel panicked or oopsed
+    HANG = "hang"  # it did not end in time
+    ERROR = "error"  # could not tell: garbage, an incomplete stream, a lost guest
+    SKIP = "skip"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One reason for a status, and the words it stands on."""
+
+    kind: str  # "ktap", "exit", "splat", "taint", "leak", "lockdep", "deadline", "flood", "lost", "expect-hgm"
+    message: str
+    evidence: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseResult:
+    """One case on one architecture at one huge page size."""
+
+    id: str
+    category: str
+    arch: str
+    huge_page_size: int  # bytes
+    claim: str
+    status: Status
+    reason: str = ""  # of a skip
+    findings: tuple[Finding, ...] = ()
+    diagnostics: tuple[str, ...] = ()  # the program's own words
+    seconds: float = 0.0
+    directory: str = ""  # of its files, relative to the run's directory
+
+
+@dataclass(slots=True, kw_only=True)
+class RunResult:
+    """A whole run."""
+
+    started: str  # ISO 8601, UTC
+    command: list[str]
+    kernels: dict[str, dict[str, object]] = field(default_factory=dict)  # by architecture
+    machines: dict[str, dict[str, object]] = field(default_factory=dict)  # by architecture
+    cases: list[CaseResult] = field(default_factory=list)
+    interrupted: bool = False
+
+    def write(self, path: Path) -> None:
+        """Write results.json: whole or not at all."""
+        work = path.with_suffix(".tmp")
+        work.write_text(json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n")
+        work.rename(path)
+
+
+def table(cases: Iterable[CaseResult]) -> list[str]:
+    """Return the lines of a table: one row per category, one column per status that occurs."""
+    rows: dict[str, dict[Status, int]] = {}
+    for case in cases:
+        row = rows.setdefault(case.category, dict.fromkeys(Status, 0))
+        row[case.status] += 1
+    if not rows:
+        return []
+    total = {status: sum(row[status] for row in rows.values()) for status in Status}
+    columns = [status for status in Status if total[status]]
+    width = max(len("category"), *map(len, rows))
+    lines = ["  ".join(["category".ljust(width), *(status.rjust(6) for status in columns)])]
+    for name, row in [*rows.items(), ("total", total)]:
+        lines.append("  ".join([name.ljust(width), *(str(row[s] or "-").rjust(6) for s in columns)]))
+    return lines

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: MIT
+"""The one verdict from all evidence of a case. Pure: everything it looks at is handed in."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+
+from harness.guest.ktap import Ktap
+from harness.guest.state import State
+from harness.report.results import Finding, Status
+from harness.verdict import splats
+from harness.verdict.leaks import pool_changes
+from harness.vm.ssh import End, Outcome
+
+NO_HGM = "kernel has no HGM"  # how a case's skip reason begins on a kernel without it
+_EXIT = {0: "pass", 1: "fail", 4: "skip"}  # as kselftest.h has them
+_CRASHES = ("panic", "oops", "kasan")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """All that was seen of one case."""
+
+    outcome: Outcome
+    ktap: Ktap
+    log: str  # the kernel's log from the case's start to its end
+    earlier: str = ""  # its log between the end of the case before and this one's start
+    log_complete: bool = True  # whether the mark that ends the case has reached the console
+    stacks: str = ""  # what the guest was doing when the deadline passed
+    before: State
+    after: State | None  # None: the guest could not be asked any more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a case came to, and why. Without findings it passed, or was skipped for `reason`."""
+
+    status: Status
+    findings: tuple[Finding, ...]
+    reason: str = ""
+
+
+def judge(seen: Observation, *, expect_hgm: bool) -> Verdict:
+    """Weigh all evidence. A case passes only if every piece of it says so; the worst finding names the status."""
+    found = [*_kernel(seen), *_program(seen), *_state(seen)]
+    ranked = [status for status, _ in found]
+    findings = tuple(finding for _, finding in found)
+    for status in (Status.CRASH, Status.HANG, Status.FAIL, Status.ERROR):
+        if status in ranked:
+            return Verdict(status=status, findings=findings)
+    if seen.ktap.status == "skip":
+        if expect_hgm and seen.ktap.reason.startswith(NO_HGM):
+            missing = Finding(kind="expect-hgm", message=f"HGM was expected, but the {seen.ktap.reason}")
+            return Verdict(status=Status.FAIL, findings=(missing,))
+        return Verdict(status=Status.SKIP, findings=(), reason=seen.ktap.reason)
+    return Verdict(status=Status.PASS, findings=())
+
+
+def _kernel(seen: Observation) -> list[tuple[Status, Finding]]:
+    """What the kernel complained of while the case ran, or late, so that nobody else saw it."""
+    return [
+        (
+            Status.CRASH if splat.kind in _CRASHES else Status.FAIL,
+            Finding(kind="splat", message=f"{splat.kind}{when}: {splat.title}", evidence=splat.text),
+        )
+        for log, when in ((seen.earlier, " before this case, after the one before it"), (seen.log, ""))
+        for splat in splats.find(log)
+    ]
+
+
+def _program(seen: Observation) -> list[tuple[Status, Finding]]:
+    """What the test program did and said."""
+    outcome, ktap = seen.outcome, seen.ktap
+    said = "\n".join(ktap.diagnostics)
+    match outcome.end:
+        case End.DEADLINE:
+            message = f"did not end within {outcome.seconds:.0f} s"
+            evidence = "\n".join(text for text in (said, seen.stacks) if text)
+            return [(Status.HANG, Finding(kind="deadline", message=message, evidence=evidence))]
+        case End.FLOOD:
+            size = len(outcome.stdout) + len(outcome.stderr)
+            return [(Status.ERROR, Finding(kind="flood", message=f"printed more than {size >> 20} MiB"))]
+        case End.LOST:
+            return [
+                (Status.ERROR, Finding(kind="lost", message="the guest went away while the case ran", evidence=said))
+            ]
+        case End.EXITED:
+            pass
+    found: list[tuple[Status, Finding]] = []
+    stderr = outcome.stderr.decode(errors="replace").strip()
+    by_exit = _EXIT.get(outcome.status if outcome.status is not None else -1)
+    if ktap.problems:
+        message = "its KTAP is not complete: " + "; ".join(ktap.problems)
+        found.append((Status.ERROR, Finding(kind="ktap", message=message, evidence=stderr or _start(outcome.stdout))))
+    elif ktap.status == "fail":
+        names = ", ".join(point.name for point in ktap.points if point.status == "fail")
+        found.append((Status.FAIL, Finding(kind="ktap", message=f"not ok: {names}", evidence=said or stderr)))
+    if by_exit is None:
+        message = f"exited with {_status_words(outcome.status)}"
+        found.append((Status.ERROR, Finding(kind="exit", message=message, evidence=stderr)))
+    elif not ktap.problems and by_exit != ktap.status:
+        message = f"its KTAP says {ktap.status}, its exit status {outcome.status} says {by_exit}"
+        worse = Status.FAIL if "fail" in (by_exit, ktap.status) else Status.ERROR
+        found.append((worse, Finding(kind="exit", message=message, evidence=stderr)))
+    return found
+
+
+def _state(seen: Observation) -> list[tuple[Status, Finding]]:
+    """What the case left behind in the kernel."""
+    before, after = seen.before, seen.after
+    if after is None:
+        if seen.outcome.end is End.EXITED:
+            message = "the guest did not answer after the case, so taint and pools are unknown"
+            return [(Status.ERROR, Finding(kind="lost", message=message))]
+        return []
+    found: list[tuple[Status, Finding]] = []
+    if not seen.log_complete:
+        message = "the kernel's log does not reach to the end of the case, so it could not be searched"
+        found.append((Status.ERROR, Finding(kind="lost", message=message)))
+    if after.tainted != before.tainted:
+        message = f"the kernel's taint changed from {before.tainted} to {after.tainted}"
+        found.append((Status.FAIL, Finding(kind="taint", message=message)))
+    if changes := pool_changes(before, after):
+        found.append(
+            (Status.FAIL, Finding(kind="leak", message="huge pages are not back", evidence="\n".join(changes)))
+        )
+    if 0 in (before.debug_locks, after.debug_locks):
+        when = "before" if before.debug_locks == 0 else "while"
+        message = f"lockdep had switched itself off {when} the case ran, so locking was not checked"
+        found.append((Status.ERROR, Finding(kind="lockdep", message=message)))
+    return found
+
+
+def _status_words(status: int | None) -> str:
+    if status is not None and 128 < status < 128 + signal.NSIG:
+        return f"{status}: killed by {signal.Signals(status - 128).name}"
+    return f"{status}, which is none of 0, 1, 4"
+
+
+def _start(raw: bytes) -> str:
+    return repr(raw[:200])[2:-1] if raw else "(it printed nothing)"

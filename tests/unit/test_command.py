@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""QEMU's command line, and the options it comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.accel import Accelerator
+from harness.arch import ARM64, GIB, MIB, X86_64, Arch, find, size_name
+from harness.errors import BadInput
+from harness.image import Image
+from harness.options import expand
+from harness.pools import Pool, parse
+from harness.vm.command import VmSpec, command
+
+TCG = Accelerator(name="tcg", argv=("-accel", "tcg,thread=multi"), cpu="max", slowness=8, reason="")
+
+
+def spec(arch: Arch = X86_64, huge_pages: str = "2M=128,1G=2") -> VmSpec:
+    image = Image(arch=arch, key="k", disk=Path("/c/root.img"), client_key=Path("/c/key"), host_key="ssh-ed25519 A")
+    return VmSpec(arch=arch, accelerator=TCG, kernel=Path("/k/Image"), image=image, pools=parse(huge_pages))
+
+
+def after(argv: list[str], option: str) -> str:
+    return argv[argv.index(option) + 1]
+
+
+@pytest.mark.parametrize("arch", [X86_64, ARM64])
+def test_each_architecture_has_its_own_row(arch: Arch) -> None:
+    argv = command(spec(arch), Path("/r"))
+    assert arch.qemu in argv
+    assert after(argv, "-machine") == arch.machine
+    assert f"console={arch.console}" in after(argv, "-append").split()
+
+
+def test_the_root_disk_is_read_only_and_the_port_is_local() -> None:
+    argv = command(spec(), Path("/r"))
+    assert "readonly=on" in after(argv, "-drive")
+    assert "hostfwd=tcp:127.0.0.1:0-:22" in after(argv, "-netdev")
+
+
+def test_qemu_dies_with_the_harness() -> None:
+    assert command(spec(), Path("/r"))[:3] == ["setpriv", "--pdeathsig", "KILL"]
+
+
+def test_memory_follows_the_pools() -> None:
+    # Seen on the PC machine: 4608M yields one 1G page, 6144M yields two.
+    assert spec(huge_pages="1G=1").memory == 4608 * MIB
+    assert spec(huge_pages="1G=2").memory == 6144 * MIB
+    assert spec(huge_pages="2M=128").memory < GIB + GIB // 2
+
+
+def test_pools_are_reserved_by_the_command_line() -> None:
+    words = after(command(spec(), Path("/r")), "-append")
+    assert "hugepagesz=2M hugepages=128 hugepagesz=1G hugepages=2" in words
+
+
+def test_pools_are_read() -> None:
+    assert parse("2M=4, 1G=1") == (Pool(size=2 * MIB, count=4), Pool(size=GIB, count=1))
+
+
+@pytest.mark.parametrize("text", ["", "2M", "2M=", "=4", "2X=4", "2M=-1", "2M=4,"])
+def test_bad_pools(text: str) -> None:
+    with pytest.raises(BadInput, match="is no pool"):
+        parse(text)
+
+
+@pytest.mark.parametrize(("name", "arch"), [("x86", X86_64), ("amd64", X86_64), ("aarch64", ARM64), ("arm64", ARM64)])
+def test_architectures_go_by_many_names(name: str, arch: Arch) -> None:
+    assert find(name) is arch
+    assert expand(name) == [arch]
+
+
+def test_all_is_every_architecture() -> None:
+    assert expand("all") == [X86_64, ARM64]
+
+
+def test_sizes_have_short_names() -> None:
+    assert [size_name(size) for size in ARM64.huge_page_sizes] == ["64K", "2M", "32M", "1G"]
+    assert size_name(4096 + 1) == "4097"

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""The verdict: every piece of evidence can turn a case red, and none is needed twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness.errors import GuestFault
+from harness.guest import ktap
+from harness.guest.state import State, parse
+from harness.report.results import Status
+from harness.verdict.judge import Observation, judge
+from harness.vm.ssh import End, Outcome
+
+POOLS = {2 << 20: {"nr": 4, "free": 4, "resv": 0, "surplus": 0}}
+CLEAN = State(tainted=0, debug_locks=1, pools=POOLS)
+PASS = "KTAP version 1\n1..1\nok 1 a\n"
+FAIL = "KTAP version 1\n1..1\n# a.c:7: count is 2, expected 1\nnot ok 1 a\n"
+SKIP = "KTAP version 1\n1..1\nok 1 a # SKIP kernel has no HGM\n"
+WARN = "[ 1.0] WARNING: CPU: 0 PID: 7 at mm/hugetlb.c:1 hugetlb_fault+0x1/0x2\n"
+PANIC = "[ 1.0] Kernel panic - not syncing: Fatal exception\n"
+
+
+def observe(stdout: str = PASS, status: int | None = 0, end: End = End.EXITED, **rest: Any) -> Observation:
+    outcome = Outcome(end=end, status=status, stdout=stdout.encode(), stderr=b"", seconds=1)
+    given: dict[str, Any] = {"log": "", "before": CLEAN, "after": CLEAN, **rest}
+    return Observation(outcome=outcome, ktap=ktap.parse(stdout), **given)
+
+
+def state(**changes: Any) -> State:
+    return State(**{"tainted": 0, "debug_locks": 1, "pools": POOLS, **changes})
+
+
+@pytest.mark.parametrize(
+    ("seen", "status", "kinds"),
+    [
+        (observe(), Status.PASS, []),
+        (observe(FAIL, 1), Status.FAIL, ["ktap"]),
+        (observe(SKIP, 4), Status.SKIP, []),
+        (observe(PASS, 1), Status.FAIL, ["exit"]),
+        (observe(FAIL, 0), Status.FAIL, ["ktap", "exit"]),
+        (observe(PASS, 4), Status.ERROR, ["exit"]),
+        (observe(SKIP, 0), Status.ERROR, ["exit"]),
+        (observe(PASS, 139), Status.ERROR, ["exit"]),
+        (observe(PASS, 2), Status.ERROR, ["exit"]),
+        (observe("", 0), Status.ERROR, ["ktap"]),
+        (observe("KTAP version 1\n1..3\nok 1 a\n", 0), Status.ERROR, ["ktap"]),
+        (observe(PASS, None, End.DEADLINE, after=None), Status.HANG, ["deadline"]),
+        (observe(PASS, None, End.FLOOD, after=None), Status.ERROR, ["flood"]),
+        (observe(PASS, None, End.LOST, after=None), Status.ERROR, ["lost"]),
+        (observe(PASS, None, End.LOST, after=None, log=PANIC), Status.CRASH, ["splat", "lost"]),
+        (observe(log=WARN), Status.FAIL, ["splat"]),
+        (observe(earlier=WARN), Status.FAIL, ["splat"]),
+        (observe(SKIP, 4, log=WARN), Status.FAIL, ["splat"]),
+        (observe(after=state(tainted=512)), Status.FAIL, ["taint"]),
+        (observe(after=state(pools={2 << 20: {**POOLS[2 << 20], "free": 3}})), Status.FAIL, ["leak"]),
+        (observe(after=state(debug_locks=0)), Status.ERROR, ["lockdep"]),
+        (observe(before=state(debug_locks=0), after=state(debug_locks=0)), Status.ERROR, ["lockdep"]),
+        (observe(after=None), Status.ERROR, ["lost"]),
+        (observe(log_complete=False), Status.ERROR, ["lost"]),
+    ],
+)  # fmt: skip
+def test_one_verdict_from_all_evidence(seen: Observation, status: Status, kinds: list[str]) -> None:
+    verdict = judge(seen, expect_hgm=False)
+    assert (verdict.status, [finding.kind for finding in verdict.findings]) == (status, kinds)
+
+
+def test_a_skip_for_lack_of_hgm_is_a_failure_where_hgm_is_expected() -> None:
+    verdict = judge(observe(SKIP, 4), expect_hgm=True)
+    assert verdict.status is Status.FAIL
+    assert verdict.findings[0].message == "HGM was expected, but the kernel has no HGM"
+
+
+def test_another_skip_stays_one_where_hgm_is_expected() -> None:
+    seen = observe(SKIP.replace("kernel has no HGM", "not applicable: no uffd-wp on arm64"), 4)
+    assert judge(seen, expect_hgm=True).status is Status.SKIP
+
+
+def test_the_leak_names_pool_and_count() -> None:
+    verdict = judge(observe(after=state(pools={2 << 20: {**POOLS[2 << 20], "free": 3}})), expect_hgm=False)
+    assert verdict.findings[0].evidence == "pool 2M: free_hugepages was 4, is 3"
+
+
+def test_the_state_is_read() -> None:
+    text = "tainted=512\ndebug_locks=1\nhugepages-2048kB/nr_hugepages:4\nhugepages-2048kB/free_hugepages:3\n"
+    assert parse(text) == State(tainted=512, debug_locks=1, pools={2 << 20: {"nr": 4, "free": 3}})
+
+
+@pytest.mark.parametrize("text", ["", "tainted=0\n", "hugepages-2048kB/nr_hugepages:4\n"])
+def test_a_state_that_cannot_be_read_is_no_clean_state(text: str) -> None:
+    with pytest.raises(GuestFault):
+        parse(text)

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: MIT
+"""The KTAP reader: each kind of stream, whole and broken."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.guest.ktap import parse
+
+
+def stream(*lines: str) -> str:
+    return "\n".join(("KTAP version 1", *lines)) + "\n"
+
+
+def test_a_whole_stream_passes() -> None:
+    ktap = parse(stream("1..2", "# mapped 4K", "ok 1 first", "ok 2 - second"))
+    assert (ktap.status, [p.name for p in ktap.points], ktap.diagnostics) == (
+        "pass",
+        ["first", "second"],
+        ["mapped 4K"],
+    )
+
+
+def test_one_failure_fails_the_stream() -> None:
+    assert parse(stream("1..2", "ok 1 a", "not ok 2 b")).status == "fail"
+
+
+def test_a_skip_carries_its_reason() -> None:
+    ktap = parse(stream("1..1", "ok 1 a # SKIP kernel has no HGM"))
+    assert (ktap.status, ktap.reason) == ("skip", "kernel has no HGM")
+
+
+def test_a_skipped_plan_is_a_skip() -> None:
+    ktap = parse(stream("1..0 # SKIP no huge pages"))
+    assert (ktap.status, ktap.reason) == ("skip", "no huge pages")
+
+
+def test_a_skip_beside_a_pass_is_a_pass() -> None:
+    assert parse(stream("1..2", "ok 1 a # SKIP x", "ok 2 b")).status == "pass"
+
+
+@pytest.mark.parametrize(
+    ("directive", "status"),
+    [("TIMEOUT 45 s", "fail"), ("ERROR x", "fail"), ("XFAIL known", "pass"), ("made-up", "pass")],
+)
+def test_directives(directive: str, status: str) -> None:
+    assert parse(stream("1..1", f"ok 1 a # {directive}")).status == status
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "no KTAP version line"),
+        ("ok 1 a\n", "no KTAP version line"),
+        (stream(), "no results"),
+        (stream("1..0"), "a plan of no tests"),
+        (stream("1..3", "ok 1 a"), "plan 3, saw 1"),
+        (stream("1..1", "ok 1 a", "ok 2 b"), "plan 1, saw 2"),
+        (stream("1..2", "ok 2 b", "ok 1 a"), "result 2 came as number 1"),
+        (stream("1..1", "  KTAP version 1", "  1..1", "  ok 1 inner"), "nested results without their parent's result"),
+        (stream("1..1", "  KTAP version 1", "  1..1", "  not ok 1 inner", "ok 1 outer"), "outer is ok although"),
+        (stream("1..1", "  KTAP version 1", "  1..2", "  ok 1 inner", "ok 1 outer"), "plan 2, saw 1 at depth 1"),
+    ],
+)
+def test_what_cannot_be_told_is_an_error(text: str, problem: str) -> None:
+    ktap = parse(text)
+    assert ktap.status == "error"
+    assert any(problem in found for found in ktap.problems), ktap.problems
+
+
+def test_a_missing_plan_is_legal() -> None:
+    assert parse(stream("ok 1 a")).status == "pass"
+
+
+def test_nested_points_belong_to_their_parent() -> None:
+    ktap = parse(
+        stream("1..2", "  KTAP version 1", "  1..2", "  ok 1 a", "  not ok 2 b", "not ok 1 outer", "ok 2 other")
+    )
+    assert [(p.name, p.status, [c.name for c in p.points]) for p in ktap.points] == [
+        ("outer", "fail", ["a", "b"]),
+        ("other", "pass", []),
+    ]
+    assert not ktap.problems
+
+
+def test_kernel_lines_and_escape_codes_in_between_change_nothing() -> None:
+    ktap = parse("[    1.0] KTAP version 1\r\n1..1\r\n[    2.5][  T12] mm: hello\r\n\x1b[32mok 1 a\x1b[0m\r\n")
+    assert (ktap.status, ktap.problems) == ("pass", [])
+
+
+def test_binary_garbage_is_an_error() -> None:
+    assert parse("\x00\xff garbage ok maybe\n").status == "error"
