@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""One function per verb of `./hgm`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.errors import Exit, HarnessError
+from harness.paths import ROOT
+
+VERBS: dict[str, Callable[[list[str]], int]] = {}
+
+
+def verb(function: Callable[[list[str]], int]) -> Callable[[list[str]], int]:
+    """Make a function a verb; the first line of its docstring is its help."""
+    VERBS[function.__name__] = function
+    return function
+
+
+@verb
+def run(arguments: list[str]) -> int:
+    """Build or take a kernel, boot it, run the guest tests in it; all of pytest's options work."""
+    import pytest
+
+    if not {"-h", "--help", "--co", "--collect-only", "--version"} & set(arguments):
+        from harness import doctor
+        from harness.options import expand
+
+        asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        asked.add_argument("--arch", default="x86_64")
+        doctor.ensure(expand(asked.parse_known_args(arguments)[0].arch))
+    # -c and --rootdir make it the same run from any directory; paths stay relative to the user's own.
+    fixed = ["-c", os.fspath(ROOT / "pyproject.toml"), "--rootdir", os.fspath(ROOT), "-p", "harness.plugin"]
+    return int(pytest.main([*fixed, *arguments]))
+
+
+@verb
+def selftest(arguments: list[str]) -> int:
+    """Run the project's own tests: lint, types, unit and VM tests; arguments go to tox (such as -e unit)."""
+    from harness import doctor
+    from harness.arch import X86_64
+
+    doctor.ensure([X86_64])
+    return subprocess.call([sys.executable, "-m", "tox", "--conf", ROOT / "tox.ini", *arguments], cwd=ROOT)
+
+
+@verb
+def build(arguments: list[str]) -> int:
+    """Build the kernel that the same options of `run` would test, and print where its image is."""
+    from harness import doctor
+    from harness.kernel.build import prepare
+    from harness.options import add_options, expand, kernel_request
+
+    parser = argparse.ArgumentParser(prog="hgm build", description=build.__doc__, allow_abbrev=False)
+    add_options(parser.add_argument)
+    options = parser.parse_args(arguments)
+    for arch in expand(options.arch):
+        doctor.ensure([arch])
+        print(prepare(kernel_request(options, arch, Path.cwd())).image)
+    return Exit.OK
+
+
+@verb
+def doctor(arguments: list[str]) -> int:
+    """List what this machine must have, what it lacks, and the one command that mends it."""
+    from harness import doctor as room
+
+    parser = argparse.ArgumentParser(prog="hgm doctor", description=doctor.__doc__)
+    parser.add_argument("--install", action="store_true", help="run the command that mends it")
+    return room.main(install=parser.parse_args(arguments).install)
+
+
+@verb
+def bench(arguments: list[str]) -> int:
+    """Measure what users wait for, side by side in one run, and print a table."""
+    from harness import bench as room
+
+    return room.main(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    """Run one verb; errors of the harness end in one message and their own exit code."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print("usage: ./hgm VERB [options]\n")
+        for name, function in VERBS.items():
+            print(f"  {name:<9} {(function.__doc__ or '').splitlines()[0]}")
+        return Exit.OK if arguments else Exit.BAD_INPUT
+    if arguments[0] not in VERBS:
+        print(f"hgm: unknown verb {arguments[0]!r}\n  hint: one of {', '.join(VERBS)}", file=sys.stderr)
+        return Exit.BAD_INPUT
+    try:
+        return VERBS[arguments[0]](arguments[1:])
+    except HarnessError as error:
+        print(f"hgm: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("hgm: interrupted", file=sys.stderr)
+        return Exit.INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

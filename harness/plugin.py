@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: MIT
+"""pytest's face of the harness: guest cases as items, the harness's options as pytest's, evidence as failures.
+
+Collecting reads sources only; kernels, images and guests are prepared when the first guest case is about to run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness import pools
+from harness.arch import Arch, size_name
+from harness.errors import BadInput, HarnessError
+from harness.guest.cases import Case, find
+from harness.options import add_options, expand, kernel_request
+from harness.paths import ROOT
+
+if TYPE_CHECKING:
+    from harness.report.results import CaseResult
+    from harness.session import Run
+
+GUEST_TESTS = ROOT / "guest_tests"
+RUN = pytest.StashKey["Run"]()
+RESULT = pytest.StashKey["CaseResult"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Give pytest every option of `./hgm run`."""
+    add_options(parser.getgroup("hgm", "kernels and guests").addoption)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Check what can be checked of the options before anything is collected."""
+    try:
+        expand(config.getoption("arch"))
+        pools.parse(config.getoption("huge_pages"))
+    except BadInput as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Collect programs below guest_tests/ (not its lib/), and any program below a directory named guest_programs."""
+    places = [GUEST_TESTS] if file_path.is_relative_to(GUEST_TESTS) else []
+    places += [place for place in file_path.parents if place.name == "guest_programs"]
+    if not places or file_path.suffix not in (".c", ".py") or file_path.parent.name == "lib":
+        return None
+    program: Program = Program.from_parent(parent, path=file_path)
+    return program
+
+
+class Program(pytest.File):
+    """A guest test program."""
+
+    def collect(self) -> Iterator[GuestItem]:
+        """Yield an item for each case, architecture and huge page size."""
+        try:
+            cases = find(self.path)
+        except BadInput as error:
+            raise self.CollectError(str(error)) from error
+        for arch in expand(self.config.getoption("arch")):
+            for case in cases:
+                for size in case.sizes_on(arch) if case.arch in ("", arch.name) else []:
+                    name = f"{case.name}[{arch.name}-{size_name(size)}]"
+                    item: GuestItem = GuestItem.from_parent(self, name=name, case=case, arch=arch, size=size)
+                    yield item
+
+
+class GuestItem(pytest.Item):
+    """One case on one architecture at one huge page size."""
+
+    def __init__(self, *, case: Case, arch: Arch, size: int, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.case, self.arch, self.size = case, arch, size
+        # Words that -k understands besides the id's own.
+        self.extra_keyword_matches.update(
+            (case.category, arch.name, size_name(size), "hgm" if case.needs_hgm else "stock")
+        )
+        self.user_properties += [("claim", case.claim), ("architecture", arch.name), ("huge_page_size", str(size))]
+
+    def runtest(self) -> None:
+        """Run the case and raise what its result says."""
+        run = self.config.stash[RUN]
+        try:
+            if not run.is_up(self.arch):
+                with _uncaptured(self.config):
+                    run.boot(self.arch)
+            result = run.run(self.case, self.arch, self.size, self.nodeid)
+        except HarnessError as error:
+            # Without a guest no later case can do better, and a run cut short must not look like a verdict.
+            pytest.exit(str(error), returncode=error.exit_code)
+        self.stash[RESULT] = result
+        if result.status == "skip":
+            pytest.skip(result.reason or "the program gave no reason")
+        if result.status != "pass":
+            raise CaseFailed(result)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """The evidence instead of a traceback, which would only show the harness."""
+        if isinstance(excinfo.value, CaseFailed):
+            return evidence(excinfo.value.result, self.config.stash[RUN].directory)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[os.PathLike[str], int, str]:
+        """Where the case stands in its source."""
+        return self.path, self.case.line - 1, self.name
+
+
+class CaseFailed(Exception):
+    """A case that did not pass; its result says why."""
+
+    def __init__(self, result: CaseResult) -> None:
+        super().__init__(f"{result.status}: {'; '.join(finding.message for finding in result.findings)}")
+        self.result = result
+
+
+def evidence(result: CaseResult, directory: Path) -> str:
+    """Return the text of a failure: status, claim, each finding with what it stands on, and where the files are."""
+    lines = [f"{result.status.upper()}: {result.id}", f"claim: {result.claim}"]
+    for finding in result.findings:
+        lines.append(f"- {finding.message}")
+        lines += [f"    {line}" for line in finding.evidence.splitlines()[:60]]
+    lines.append(f"files: {directory / result.directory}")
+    return "\n".join(lines)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
+    """Prepare everything for the guest cases that were selected, run, and leave no guest behind."""
+    config = session.config
+    items = [item for item in session.items if isinstance(item, GuestItem)]
+    if not items or config.option.collectonly or session.testsfailed:
+        return (yield)
+    from harness.session import Run, start  # paramiko and QMP are slow to import; collecting does without them
+
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    run: Run | None = None
+    try:
+        with _uncaptured(config):
+            chosen = config.getoption("results")
+            base = Path(os.environ.get("HGM_RESULTS") or ROOT / "results")
+            directory, result = start(Path(chosen).absolute() if chosen else None, base, sys.argv)
+            run = Run(
+                request=kernel_request(config.option, items[0].arch, config.invocation_params.dir),
+                pools=pools.parse(config.getoption("huge_pages")),
+                expect_hgm=config.getoption("expect_hgm"),
+                directory=directory,
+                result=result,
+            )
+            config.stash[RUN] = run
+            for arch in dict.fromkeys(item.arch for item in items):
+                run.prepare(arch, {item.path for item in items if item.arch is arch})
+        return (yield)
+    except HarnessError as error:
+        pytest.exit(str(error), returncode=error.exit_code)
+    except KeyboardInterrupt:
+        if run:
+            run.result.interrupted = True
+        raise
+    finally:
+        if run:
+            run.close()
+        signal.signal(signal.SIGTERM, previous)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the table by category, the reasons of skips, and where the results lie."""
+    run = config.stash.get(RUN, None)
+    if run is None:
+        return
+    from harness.report.results import table
+
+    terminalreporter.section("guest tests")
+    for name, kernel in run.result.kernels.items():
+        accelerator = run.result.machines[name]["accelerator"]
+        terminalreporter.write_line(f"{name}: Linux {kernel['release']} {kernel['flavour']}, {accelerator}")
+    for line in table(run.result.cases):
+        terminalreporter.write_line(line)
+    reasons = [case.reason for case in run.result.cases if case.status == "skip"]
+    for reason in dict.fromkeys(reasons):
+        terminalreporter.write_line(f"skipped {reasons.count(reason)}: {reason}")
+    terminalreporter.write_line(f"results: {run.directory}")
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+@contextlib.contextmanager
+def _uncaptured(config: pytest.Config) -> Iterator[None]:
+    """Let progress lines through to the terminal, which pytest would else keep for a failure report."""
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    if reporter:
+        reporter.ensure_newline()  # pytest may stand in the middle of a line of dots
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+        yield
