@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -46,7 +47,10 @@ def selftest(arguments: list[str]) -> int:
     from harness.arch import X86_64
 
     doctor.ensure([X86_64])
-    return subprocess.call([sys.executable, "-m", "tox", "--conf", ROOT / "tox.ini", *arguments], cwd=ROOT)
+    # In a checkout that cannot be written, tox works where the virtual environment is.
+    workdir = ["--workdir", os.fspath(Path(sys.prefix) / "tox")] if os.environ.get("HGM_VENV") else []
+    argv = [sys.executable, "-m", "tox", "run", "--conf", os.fspath(ROOT / "tox.ini"), *workdir, *arguments]
+    return subprocess.call(argv, cwd=ROOT)
 
 
 @verb
@@ -93,6 +97,10 @@ def main(arguments: list[str]) -> int:
     if arguments[0] not in VERBS:
         print(f"hgm: unknown verb {arguments[0]!r}\n  hint: one of {', '.join(VERBS)}", file=sys.stderr)
         return Exit.BAD_INPUT
+    # Whoever ends us politely gets the same clean end as Ctrl-C: no make and no QEMU is left behind. And a shell's `&`
+    # starts its jobs with SIGINT ignored, which Python then leaves so.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return VERBS[arguments[0]](arguments[1:])
     except HarnessError as error:

@@ -40,6 +40,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Check what can be checked of the options before anything is collected."""
+    if config.rootpath != ROOT and config.invocation_params.dir.is_relative_to(ROOT):
+        # pytest looks for its root before it knows the options of plugins, and takes their values for test paths.
+        raise pytest.UsageError(
+            f"pytest takes {config.rootpath} for the root of the tests, since an option's value looks like a test\n"
+            "  hint: write such options with '=', as in --tree=DIR, or use ./hgm run"
+        )
     try:
         expand(config.getoption("arch"))
         pools.parse(config.getoption("huge_pages"))

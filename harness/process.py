@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.errors import HostFault
@@ -48,28 +50,30 @@ def run(
     if not quiet:
         say("$ " + shlex.join(words))
     sink = log.open("ab") if log else None
+    process = None
     try:
-        process = subprocess.Popen(
-            words,
-            cwd=cwd,
-            env=dict(env) if env is not None else None,
-            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
-            stdout=sink or subprocess.PIPE,
-            stderr=subprocess.STDOUT if sink else subprocess.PIPE,
-            start_new_session=True,
-        )
+        with interrupts_held():
+            process = subprocess.Popen(
+                words,
+                cwd=cwd,
+                env=dict(env) if env is not None else None,
+                stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+                stdout=sink or subprocess.PIPE,
+                stderr=subprocess.STDOUT if sink else subprocess.PIPE,
+                start_new_session=True,
+            )
+        out, err = process.communicate(stdin)
     except FileNotFoundError as error:
         raise HostFault(
-            f"{words[0]} is not there: {error.strerror}", hint="./hgm doctor tells what is missing"
+            f"{error.filename or words[0]} is not there: {error.strerror}", hint="./hgm doctor tells what is missing"
         ) from error
+    except BaseException:
+        if process:
+            end_group(process)
+        raise
     finally:
         if sink:
             sink.close()
-    try:
-        out, err = process.communicate(stdin)
-    except BaseException:
-        end_group(process)
-        raise
     if log:
         out, err = log.read_bytes(), b""
     text, errors = out.decode(errors="replace"), err.decode(errors="replace")
@@ -81,6 +85,28 @@ def run(
             raise HostFault(message, hint=f"the disk is full (working directory {cwd or Path.cwd()})")
         raise HostFault(message, hint=f"the command was: {shlex.join(words)}" + (f"; its log: {log}" if log else ""))
     return subprocess.CompletedProcess(words, process.returncode, text, errors)
+
+
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back until the block has ended.
+
+    A command runs in a session of its own as soon as it is forked, but only once Popen has returned is it known whom
+    to end: an interrupt between the two would leave it running for good.
+    """
+    # Other threads are never interrupted; and where SIGINT is ignored, the command shall inherit that.
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    held: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 def end_group(process: subprocess.Popen[bytes], grace_s: float = 3.0) -> None:

@@ -27,7 +27,8 @@ ERRORS_SHOWN = 8
 # Not the kernel's fault, whatever make says: the disk, the memory, or a program or header of the host.
 HOST_TROUBLE = re.compile(
     r"No space left on device|Killed signal terminated program|fatal error: (?:libelf|gelf|openssl/\S+)\.h"
-    r"|virtual memory exhausted|[Cc]annot allocate memory|: (?:command )?not found$",
+    r"|virtual memory exhausted|[Cc]annot allocate memory|: (?:command )?not found$"
+    r"|\] (?:Terminated|Killed|Interrupt|Hangup)$",
     re.MULTILINE,
 )
 
@@ -177,10 +178,10 @@ def _build(
     output.mkdir(parents=True, exist_ok=True)
     busy.touch()
     try:
-        notes = _configure(tools, sources, output, pieces)
-        jobs = request.jobs or len(os.sched_getaffinity(0))
         log = output / "hgm-build.log"
         log.unlink(missing_ok=True)
+        notes = _configure(tools, source, output, pieces)
+        jobs = request.jobs or len(os.sched_getaffinity(0))
         image = toolchain.make(tools, sources, output, "-s", "image_name").stdout.split()[-1]
         release = toolchain.make(tools, sources, output, "-s", "kernelrelease").stdout.split()[-1]
         words = (f"-j{jobs}", Path(image).name)
@@ -201,10 +202,10 @@ def _build(
 
 
 def _configure(
-    tools: toolchain.Toolchain, sources: Path, output: Path, pieces: Sequence[kconfig.Fragment]
+    tools: toolchain.Toolchain, source: Source, output: Path, pieces: Sequence[kconfig.Fragment]
 ) -> list[str]:
     """Make the .config in `output` from the fragments, check it, and return notes. Raises BadInput for lost options."""
-    directory = output / "hgm-kconfig"
+    sources, directory = work_tree(source), output / "hgm-kconfig"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
     files = []
@@ -216,7 +217,12 @@ def _configure(
     script = ["sh", os.fspath(sources / "scripts/kconfig/merge_config.sh"), "-m", "-O", os.fspath(directory)]
     env = toolchain.environment() | {"KCONFIG_CONFIG": os.fspath(merged)}
     run([*script, *(os.fspath(file) for file in files)], cwd=directory, env=env, quiet=True)
-    toolchain.make(tools, sources, output, "-s", f"KCONFIG_ALLCONFIG={merged}", "allnoconfig")
+    log = output / "hgm-build.log"
+    words = ("-s", f"KCONFIG_ALLCONFIG={merged}", "allnoconfig")
+    # A patch can break a Kconfig file as well as a source file.
+    result = toolchain.make(tools, sources, output, *words, log=log, check=False)
+    if result.returncode:
+        _explain_failure(result.stdout, log, source)
     final = kconfig.parse((output / ".config").read_text())
     note = kconfig.check(pieces, final, sources, tools.srcarch)
     if note:

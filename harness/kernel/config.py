@@ -82,7 +82,7 @@ def check(pieces: Sequence[Fragment], config: Mapping[str, str], tree: Path, src
     if not gone:
         return ""
     entries = kconfig.read_entries(tree, srcarch)
-    said = {item.name: kconfig.explain(entries.get(item.name.removeprefix("CONFIG_")), config) for item in gone}
+    said = {item.name: kconfig.explain(item.name.removeprefix("CONFIG_"), entries, config) for item in gone}
     excused = ""
     if HGM in said and re.search(r"\bARCH_\w+=n", said[HGM]):
         excused = f"{HGM} cannot be had for this architecture: it {said[HGM]}"

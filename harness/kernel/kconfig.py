@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SYMBOL = re.compile(r"\b[A-Z][A-Z0-9_]+\b")
+SYMBOL = re.compile(r"\b[A-Z0-9_]*[A-Z][A-Z0-9_]+\b")
+SELECTORS_SHOWN = 3
+LINES_SHOWN = 6
 
 
 @dataclass(slots=True)
@@ -18,6 +20,9 @@ class Entry:
     name: str
     depends: list[str] = field(default_factory=list)  # "depends on" lines, its own and those around it
     places: list[str] = field(default_factory=list)  # "mm/Kconfig:708"
+    defaults: list[str] = field(default_factory=list)  # what it is where nobody sets it: all there is without a prompt
+    prompt: bool = False  # whether a person can set it
+    selected_by: list[str] = field(default_factory=list)  # "X86 if X86_MCE"
 
 
 def read_entries(tree: Path, srcarch: str) -> dict[str, Entry]:
@@ -30,16 +35,37 @@ def read_entries(tree: Path, srcarch: str) -> dict[str, Entry]:
     return entries
 
 
-def explain(entry: Entry | None, config: Mapping[str, str]) -> str:
-    """Return where an option is defined, its "depends on" lines and the present value of each symbol in them."""
-    if entry is None:
+def explain(name: str, entries: Mapping[str, Entry], config: Mapping[str, str]) -> str:
+    """Return the "depends on" lines of option `name` (without CONFIG_) and the present value of each symbol in them.
+
+    Where nobody can set a symbol that is lacking, what would select it is said too.
+    """
+    entry = entries.get(name)
+    if entry is None or not entry.places:
         return "this tree has no such option for this architecture"
-    if not entry.depends:
-        return f"depends on nothing; see {entry.places[0]} for its prompt and type"
-    lines = "; ".join(f"depends on {line}" for line in dict.fromkeys(entry.depends))
-    symbols = dict.fromkeys(name for line in entry.depends for name in SYMBOL.findall(line))
-    values = ", ".join(f"{name}={config.get(f'CONFIG_{name}', 'n')}" for name in symbols)
-    return f"{lines} ({values}) at {entry.places[0]}"
+    lines: list[str] = []
+    todo, seen = [name], set[str]()
+    while todo and len(lines) < LINES_SHOWN:
+        symbol = todo.pop(0)
+        known = entries.get(symbol)
+        if known is None or symbol in seen or (lines and known.prompt):
+            continue
+        seen.add(symbol)
+        reasons = [f"depends on {line}" for line in dict.fromkeys(known.depends)]
+        if not known.prompt:
+            reasons += [f"is {line}" for line in known.defaults if line != "y"]
+            if known.selected_by:
+                reasons.append(f"is selected by {', or '.join(known.selected_by[:SELECTORS_SHOWN])}")
+        lines += [reason if symbol == name else f"{symbol} {reason}" for reason in reasons]
+        # What a person can set needs no further words; the rest is where the cause lies.
+        todo += [other for reason in reasons for other in SYMBOL.findall(reason) if _value(other, config) == "n"]
+    symbols = dict.fromkeys(symbol for line in lines for symbol in SYMBOL.findall(line) if symbol != name)
+    values = ", ".join(f"{symbol}={_value(symbol, config)}" for symbol in symbols)
+    return ("; ".join(lines) or "depends on nothing") + (f" ({values})" if values else "") + f" at {entry.places[0]}"
+
+
+def _value(symbol: str, config: Mapping[str, str]) -> str:
+    return config.get(f"CONFIG_{symbol}", "n")
 
 
 def _read_file(tree: Path, name: str, srcarch: str, around: list[str], entries: dict[str, Entry]) -> None:
@@ -97,3 +123,11 @@ def _read_file(tree: Path, name: str, srcarch: str, around: list[str], entries: 
                 entry.depends.append(condition)
             elif in_block_head:
                 blocks[-1] = f"({blocks[-1]}) && ({condition})" if blocks[-1] else condition
+        elif entry and keyword in ("bool", "tristate", "string", "int", "hex", "prompt"):
+            entry.prompt |= bool(rest)
+        elif entry and keyword == "select":
+            target, _, condition = rest.partition(" ")
+            selected = entries.setdefault(target, Entry(target))
+            selected.selected_by.append(" ".join(f"{entry.name} {condition}".split()))
+        elif entry and keyword in ("def_bool", "def_tristate"):
+            entry.defaults.append(rest)

@@ -25,6 +25,7 @@ FIXED = {
     "KBUILD_BUILD_TIMESTAMP": "Thu Jan  1 00:00:00 UTC 1970",
     "KBUILD_BUILD_USER": "hgm",
     "KBUILD_BUILD_HOST": "hgm",
+    "KBUILD_BUILD_VERSION": "1",  # else a count of links in this O= directory
 }
 
 

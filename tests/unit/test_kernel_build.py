@@ -120,6 +120,13 @@ def test_a_source_that_does_not_build_is_told_from_everything_else(tree: Path) -
     assert isinstance(prepare(request(tree)), Kernel)
 
 
+def test_a_broken_kconfig_file_is_the_sources_fault(tree: Path) -> None:
+    broken = FILES["Makefile"].replace("allnoconfig:", "allnoconfig:\n\t@echo mm/Kconfig:7: syntax error >&2; exit 1")
+    (tree / "Makefile").write_text(broken)
+    with pytest.raises(BuildFailed, match=r"mm/Kconfig:7: syntax error"):
+        prepare(request(tree))
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -127,6 +134,7 @@ def test_a_source_that_does_not_build_is_told_from_everything_else(tree: Path) -
         "gcc: fatal error: Killed signal terminated program cc1",
         "elf.h:1:10: fatal error: gelf.h: No such file or directory",
         "/bin/sh: 1: bc: not found",
+        "make[2]: *** [scripts/Makefile.build:250: mm/gup.o] Terminated",
     ],
 )
 def test_what_this_machine_does_wrong_is_not_blamed_on_the_source(tree: Path, words: str) -> None:

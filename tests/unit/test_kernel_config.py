@@ -26,13 +26,25 @@ from harness.kernel.config import (
 
 TREE = {
     "Kconfig": 'source "mm/Kconfig"\nsource "arch/$(SRCARCH)/Kconfig"\n',
-    "arch/x86/Kconfig": 'config X86_MCE\n\tbool "MCE"\n\thelp\n\t  if you like\n\t  depends on nothing\n',
+    "arch/x86/Kconfig": """\
+config X86
+        def_bool y
+config X86_SUPPORTS_MEMORY_FAILURE
+        def_bool y
+        depends on X86_MCE
+        select ARCH_SUPPORTS_MEMORY_FAILURE if X86
+config X86_MCE
+        bool "MCE"
+        help
+          if you like
+          depends on nothing
+""",
     "arch/arm64/Kconfig": "config ARM64_ONLY\n\tbool\n",
     "mm/Kconfig": """\
 config MEMORY_FAILURE
         depends on MMU
         depends on ARCH_SUPPORTS_MEMORY_FAILURE && \\
-                   X86_MCE
+                   SYSFS
         bool "Recover"
 
 menu "Testing"
@@ -50,8 +62,10 @@ endmenu
 config HUGETLB_HIGH_GRANULARITY_MAPPING
         bool "HGM"
         depends on ARCH_WANT_HGM
-config FREE
+config ARCH_SUPPORTS_MEMORY_FAILURE
         bool
+config FREE
+        def_bool (LKDTM && X86) || CMA
 """,
 }
 
@@ -134,16 +148,18 @@ def test_lost_options_are_found() -> None:
 
 def test_a_vanished_option_is_named_with_what_it_depends_on(tree: Path) -> None:
     pieces = (Fragment("tests", "CONFIG_MEMORY_FAILURE=y\nCONFIG_LKDTM=y\nCONFIG_NOTHING=y\nCONFIG_FREE=y\n"),)
-    final = parse("CONFIG_MMU=y\nCONFIG_ARCH_SUPPORTS_MEMORY_FAILURE=y\nCONFIG_DEBUG_FS=y\n")
+    final = parse("CONFIG_MMU=y\nCONFIG_SYSFS=y\nCONFIG_DEBUG_FS=y\nCONFIG_X86=y\n")
     with pytest.raises(BadInput) as caught:
         check(pieces, final, tree, "x86")
     failure, lkdtm, nothing, free = str(caught.value).splitlines()[1:5]
     assert "CONFIG_MEMORY_FAILURE: asked y (kconfigs fragment tests), got n" in failure
-    assert "depends on MMU; depends on ARCH_SUPPORTS_MEMORY_FAILURE && X86_MCE" in failure
-    assert "(MMU=y, ARCH_SUPPORTS_MEMORY_FAILURE=y, X86_MCE=n) at mm/Kconfig:1" in failure
+    assert "depends on MMU; depends on ARCH_SUPPORTS_MEMORY_FAILURE && SYSFS; " in failure
+    assert "; ARCH_SUPPORTS_MEMORY_FAILURE is selected by X86_SUPPORTS_MEMORY_FAILURE if X86; " in failure
+    assert "; X86_SUPPORTS_MEMORY_FAILURE depends on X86_MCE (" in failure
+    assert "X86_MCE=n) at mm/Kconfig:1" in failure
     assert "depends on RUNTIME; depends on DEBUG_FS; depends on LATE (RUNTIME=n, DEBUG_FS=y, LATE=n)" in lkdtm
     assert "no such option" in nothing
-    assert "depends on nothing" in free
+    assert "is (LKDTM && X86) || CMA (LKDTM=n, X86=y, CMA=n)" in free
 
 
 def test_hgm_may_be_for_one_architecture_only(tree: Path) -> None:
