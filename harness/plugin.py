@@ -46,6 +46,9 @@ def pytest_configure(config: pytest.Config) -> None:
             f"pytest takes {config.rootpath} for the root of the tests, since an option's value looks like a test\n"
             "  hint: write such options with '=', as in --tree=DIR, or use ./hgm run"
         )
+    if config.args_source is pytest.Config.ArgsSource.INVOCATION_DIR and config.rootpath == ROOT:
+        # pytest heeds `testpaths` only in its root; from anywhere else the same command is the same run.
+        config.args = [os.fspath(GUEST_TESTS)]
     try:
         expand(config.getoption("arch"))
         pools.parse(config.getoption("huge_pages"))
