@@ -36,7 +36,7 @@ def run(arguments: list[str]) -> int:
         asked.add_argument("--arch", default="x86_64")
         doctor.ensure(expand(asked.parse_known_args(arguments)[0].arch))
     # -c and --rootdir make it the same run from any directory; paths stay relative to the user's own.
-    fixed = ["-c", os.fspath(ROOT / "pyproject.toml"), "--rootdir", os.fspath(ROOT), "-p", "harness.plugin"]
+    fixed = ["-c", os.fspath(ROOT / "pyproject.toml"), "--rootdir", os.fspath(ROOT)]
     return int(pytest.main([*fixed, *arguments]))
 
 
