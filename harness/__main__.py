@@ -37,6 +37,8 @@ def run(arguments: list[str]) -> int:
         doctor.ensure(expand(asked.parse_known_args(arguments)[0].arch))
     # -c and --rootdir make it the same run from any directory; paths stay relative to the user's own.
     fixed = ["-c", os.fspath(ROOT / "pyproject.toml"), "--rootdir", os.fspath(ROOT)]
+    # Our own package is imported by now, which pytest warns of; its asserts are none that pytest should rewrite.
+    fixed += ["-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]
     return int(pytest.main([*fixed, *arguments]))
 
 
