@@ -1,80 +1,225 @@
 // SPDX-License-Identifier: MIT
-/* MADV_COLLAPSE of huge pages that are mapped in pieces, and where it is refused. */
+/* MADV_COLLAPSE: what it makes of pieces and holes, what it leaves alone, and what it refuses. */
 #include "hgm.h"
 
-STOCK_CASE(private_refused, "MADV_COLLAPSE of a private hugetlb mapping is EINVAL, with HGM too (mm/khugepaged.c:madvise_collapse)")
-{
-	struct hgm_area area;
+#include <sched.h>
 
-	hgm_area_open(&area, 1, MAP_PRIVATE);
-	EXPECT_ERRNO(hgm_collapse(&area, 0, hgm_huge), EINVAL);
-	hgm_area_close(&area);
+STOCK_CASE(private_is_refused, "MADV_COLLAPSE of a private mapping of huge pages is EINVAL, with HGM too "
+	   "[mm/huge_memory.c:hugepage_vma_check; RFC v1]")
+{
+	int fd = hgm_memfd(1);
+	unsigned char *at = hgm_map(fd, 0, hgm_huge, MAP_PRIVATE);
+	struct hgm_area area = { .primary = at, .length = hgm_huge };
+
+	EXPECT_ERRNO(hgm_try_collapse(&area, 0, hgm_huge), EINVAL);
+	*(volatile uint64_t *)at = 4711;
+	EXPECT_ERRNO(hgm_try_collapse(&area, 0, hgm_huge), EINVAL);
+	EXPECT_EQ(*(volatile uint64_t *)at, 4711);
+	EXPECT_EQ(hgm_present(at, hgm_huge), hgm_huge / hgm_base);
 }
 
-STOCK_CASE(without_hgm_refused, "without HGM, MADV_COLLAPSE of hugetlb memory is EINVAL (mm/huge_memory.c:hugepage_vma_check)")
+STOCK_CASE(shared_is_refused_without_hgm, "without HGM MADV_COLLAPSE of a shared mapping of huge pages is EINVAL and "
+	   "changes nothing [mm/khugepaged.c:madvise_collapse, mm/huge_memory.c:hugepage_vma_check]")
 {
 	struct hgm_area area;
 
 	hgm_only_without_hgm();
-	hgm_area_open(&area, 1, MAP_SHARED);
-	EXPECT_ERRNO(hgm_continue(&area, 0, hgm_huge), 0);
-	EXPECT_ERRNO(hgm_collapse(&area, 0, hgm_huge), EINVAL);
-	hgm_expect_tags(&area, 0, hgm_huge);
-	hgm_area_close(&area);
+	hgm_area_open(&area, 1, 0);
+	EXPECT_ERRNO(hgm_try_collapse(&area, 0, hgm_huge), EINVAL);
+	hgm_continue(&area, 0, hgm_huge);
+	EXPECT_ERRNO(hgm_try_collapse(&area, 0, hgm_huge), EINVAL);
+	EXPECT_ERRNO(hgm_try_collapse(&area, hgm_base, hgm_base), EINVAL);
+	hgm_expect_shape(&area);
 }
 
-HGM_CASE(fills_holes, "COLLAPSE of one piece and holes maps the whole page, tables go, the data stays (RFC v1)")
-{
-	struct hgm_area area;
-	long tables;
-
-	hgm_area_open(&area, 1, MAP_SHARED);
-	tables = hgm_status_kb("VmPTE");
-	EXPECT_ERRNO(hgm_continue(&area, 3 * hgm_base, hgm_base), 0);
-	EXPECT_ERRNO(hgm_collapse(&area, 0, hgm_huge), 0);
-	EXPECT_EQ(hgm_present(area.primary, area.length), hgm_huge / hgm_base);
-	EXPECT_EQ(hgm_status_kb("VmPTE"), tables);
-	hgm_expect_tags(&area, 0, area.length);
-	EXPECT_ERRNO(hgm_continue(&area, 0, hgm_base), EEXIST);
-	hgm_area_close(&area);
-}
-
-HGM_CASE(keeps_mapcount, "COLLAPSE never changes the mapcount (RFC v1)")
+STOCK_CASE(unaligned_is_refused, "MADV_COLLAPSE from an address within a base page is EINVAL [mm/madvise.c:do_madvise]")
 {
 	struct hgm_area area;
 
-	hgm_area_open(&area, 1, MAP_SHARED);
-	EXPECT_ERRNO(hgm_continue(&area, hgm_base, hgm_base), 0);
-	EXPECT_EQ(hgm_kpagecount(area.head), 2);
-	EXPECT_ERRNO(hgm_collapse(&area, 0, hgm_huge), 0);
-	EXPECT_EQ(hgm_kpagecount(area.head), 2);
-	EXPECT_ERRNO(hgm_collapse(&area, 0, hgm_huge), 0);
-	EXPECT_EQ(hgm_kpagecount(area.head), 2);
-	hgm_area_close(&area);
+	hgm_area_open(&area, 1, 0);
+	hgm_continue(&area, 0, hgm_huge);
+	EXPECT_ERRNO(hgm_try_collapse(&area, 8, hgm_huge - 8), EINVAL);
+	EXPECT_ERRNO(hgm_try_collapse(&area, hgm_base / 2, hgm_base), EINVAL);
+	hgm_expect_shape(&area);
 }
 
-HGM_CASE(of_nothing, "COLLAPSE of a page of which nothing is mapped succeeds and maps nothing (RFC v1)")
+HGM_CASE(full, "a huge page mapped by base pages becomes one leaf: contents, HugetlbPages and VmPTE right at once, "
+	 "tables freed [RFC v1 patch 18]", .deadline_s = 180)
 {
 	struct hgm_area area;
 
-	hgm_area_open(&area, 1, MAP_SHARED);
-	EXPECT_ERRNO(hgm_collapse(&area, 0, hgm_huge), 0);
-	EXPECT_EQ(hgm_present(area.primary, area.length), 0);
-	EXPECT_EQ(hgm_kpagecount(area.head), 1);
-	hgm_area_close(&area);
+	hgm_area_open(&area, 1, 0);
+	for (size_t i = 0; i < hgm_huge; i += hgm_base)
+		hgm_continue(&area, i, hgm_base);
+	hgm_expect_counters(&area);
+	hgm_collapse(&area, 0, hgm_huge);
+	hgm_expect_shape(&area);
+	EXPECT_EQ(hgm_status_kb("VmPTE"), area.table_kb);
+	EXPECT_ERRNO(hgm_try_continue(&area, hgm_base, hgm_base, NULL), EEXIST);
 }
 
-HGM_CASE(part_of_a_page, "COLLAPSE of the first 2M of a 1G page leaves the rest in pieces (RFC v1)", .sizes = "1G")
+HGM_CASE(holes_are_filled, "a collapse fills the holes of a page with pieces from the page cache [RFC v2 patch 36]")
 {
 	struct hgm_area area;
-	const size_t part = 2 << 20;
 
-	hgm_area_open(&area, 1, MAP_SHARED);
-	EXPECT_ERRNO(hgm_continue(&area, 0, hgm_base), 0);
-	EXPECT_ERRNO(hgm_continue(&area, part, hgm_base), 0);
-	EXPECT_ERRNO(hgm_collapse(&area, 0, part), 0);
-	EXPECT_EQ(hgm_present(area.primary, part), part / hgm_base);
-	EXPECT_EQ(hgm_present(area.primary + part, area.length - part), 1);
-	hgm_expect_tags(&area, 0, part);
+	hgm_area_open(&area, 1, 0);
+	hgm_continue(&area, hgm_base, hgm_base);
+	hgm_continue(&area, hgm_huge - hgm_base, hgm_base);
+	hgm_expect_holes(&area);
+	hgm_collapse(&area, 0, hgm_huge);
+	hgm_expect_shape(&area);
+}
+
+HGM_CASE(only_the_last_piece, "a collapse of a page of which only the last piece is mapped makes one leaf, counted "
+	 "once [RFC v2 patch 36]")
+{
+	struct hgm_area area;
+
+	hgm_area_open(&area, 1, 0);
+	hgm_continue(&area, hgm_huge - hgm_base, hgm_base);
+	hgm_collapse(&area, 0, hgm_huge);
+	hgm_expect_shape(&area);
+	hgm_unmap_primary(&area);
+	hgm_expect_mapcount(&area, 1);
+}
+
+HGM_CASE(of_nothing, "a huge page with no table below its entry stays unmapped [RFC v2 patch 36]")
+{
+	struct hgm_area area;
+
+	hgm_area_open(&area, 2, 0);
+	hgm_collapse(&area, 0, area.length);
+	hgm_expect_shape(&area);
+	/* The second page has pieces, the first has none: only the second is mapped. */
+	hgm_continue(&area, hgm_huge + 2 * hgm_base, hgm_base);
+	hgm_collapse(&area, 0, area.length);
+	hgm_expect_shape(&area);
+	hgm_expect_holes(&area);
+}
+
+HGM_CASE(twice, "a second collapse, also of a smaller range inside the leaf, changes nothing and is no error "
+	 "[RFC v1 patch 18; RFC v2 and later: EEXIST for the smaller range]")
+{
+	struct hgm_area area;
+	int again;
+
+	hgm_area_open(&area, 1, 0);
+	hgm_continue(&area, 0, hgm_base);
+	hgm_collapse(&area, 0, hgm_huge);
+	hgm_collapse(&area, 0, hgm_huge);
+	hgm_expect_shape(&area);
+	again = hgm_try_collapse(&area, hgm_base, hgm_base);
+	EXPECT_ERRNO(again, hgm_dialect() == HGM_RFC1 ? 0 : EEXIST);
+	hgm_expect_shape(&area);
+}
+
+HGM_CASE(part_of_a_page, "each larger piece of a huge page is collapsed by itself, and what lies beside it stays as "
+	 "it is [RFC v2 patch 36: any range, the largest size that fits]")
+{
+	struct hgm_area area;
+
+	hgm_area_open(&area, 1, 0);
+	for (const size_t *size = hgm_piece_sizes(); *size > hgm_base; size++) {
+		size_t beside = *size - hgm_base;
+
+		/* A piece before it and some in it. */
+		hgm_continue(&area, beside, hgm_base);
+		hgm_continue(&area, *size + hgm_base, 2 * hgm_base);
+		hgm_expect_shape(&area);
+		hgm_collapse(&area, *size, *size);
+		hgm_expect_shape(&area);
+		hgm_area_close(&area);
+		hgm_area_open(&area, 1, 0);
+	}
+	/* A range of base pages has nothing to collapse: no error, no change. */
+	hgm_continue(&area, hgm_base, 3 * hgm_base);
+	hgm_collapse(&area, hgm_base, 2 * hgm_base);
+	hgm_expect_shape(&area);
+}
+
+HGM_CASE(in_two_steps, "pieces to leaves of the next size, then to the huge page: right at each step, and pieces can "
+	 "be mapped again after the page was dropped [RFC v2 patch 36]", .deadline_s = 180)
+{
+	struct hgm_area area;
+
+	hgm_area_open(&area, 1, 0);
+	for (int round = 0; round < 2; round++) {
+		size_t step = hgm_piece_sizes()[0];
+
+		for (size_t i = 0; i < hgm_huge; i += step)
+			hgm_continue(&area, i + step - hgm_base, hgm_base);
+		hgm_expect_counters(&area);
+		for (size_t i = 0; i < hgm_huge; i += step)
+			hgm_collapse(&area, i, step);
+		hgm_expect_shape(&area);
+		hgm_collapse(&area, 0, hgm_huge);
+		hgm_expect_shape(&area);
+		EXPECT_EQ(CHECKED(madvise(area.primary, hgm_huge, MADV_DONTNEED)), 0);
+		hgm_now_empty(&area, 0, hgm_huge);
+		hgm_expect_shape(&area);
+	}
+}
+
+HGM_CASE(two_pages_at_once, "one collapse over two huge pages makes two leaves, and each goes back to the pool at "
+	 "the end [RFC v1 patch 18; a reference taken for each entry would keep it]")
+{
+	struct hgm_area area;
+	long free_before = hgm_pool("free");
+
+	hgm_area_open(&area, 2, 0);
+	hgm_continue(&area, hgm_base, hgm_huge);
+	hgm_expect_shape(&area);
+	hgm_collapse(&area, 0, area.length);
+	hgm_expect_shape(&area);
 	hgm_area_close(&area);
+	EXPECT_EQ(hgm_pool("free"), free_before);
+	EXPECT_EQ(hgm_status_kb("HugetlbPages"), 0);
+}
+
+struct looker {
+	struct hgm_area *area;
+	volatile bool done;
+	volatile unsigned long looks;
+};
+
+static void *look(void *argument)
+{
+	struct looker *looker = argument;
+	size_t pieces = hgm_huge / hgm_base;
+
+	while (!looker->done) {
+		size_t piece = looker->looks % pieces;
+
+		if (*(volatile uint64_t *)(looker->area->primary + piece * hgm_base) != hgm_tag(piece))
+			HGM_FAIL("base page %zu has not its tag while it is being collapsed", piece);
+		looker->looks++;
+	}
+	return NULL;
+}
+
+HGM_CASE(readers_meanwhile, "readers of mapped pieces see nothing of collapses that run, nor of the mapping in pieces "
+	 "before [PATCH v2 patch 34]", .deadline_s = 180)
+{
+	struct hgm_area area;
+	struct looker looker = { .area = &area };
+	size_t step = hgm_piece_sizes()[0];
+	pthread_t thread;
+
+	hgm_area_open(&area, 1, 0);
+	for (size_t i = 0; i < hgm_huge; i += hgm_base)
+		hgm_continue(&area, i, hgm_base);
+	hgm_thread_start(&thread, look, &looker);
+	for (size_t i = 0; i < hgm_huge; i += step) {
+		unsigned long looks = looker.looks;
+
+		hgm_collapse(&area, i, step);
+		while (looker.looks == looks && i < 16 * step)
+			sched_yield();
+	}
+	hgm_collapse(&area, 0, hgm_huge);
+	looker.done = true;
+	hgm_thread_join(thread);
+	EXPECT(looker.looks > 0);
+	hgm_expect_pieces(&area);
+	hgm_expect_mapcount(&area, 1);
 }

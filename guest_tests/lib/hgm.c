@@ -1,235 +1,1022 @@
 // SPDX-License-Identifier: MIT
+/* See hgm.h. Kernel facts are named by file and function of Linux 6.1, or by posted series and patch. */
 #include "hgm.h"
 
+#include <dirent.h>
 #include <fcntl.h>
-#include <getopt.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
+#include <time.h>
 
-enum { PASS = 0, FAIL = 1, USAGE = 2, SKIP = 4 }; /* as kselftest.h has them */
+#define FAIL_HERE(...) hgm_fail_at(__FILE__, __LINE__, __VA_ARGS__)
 
-size_t hgm_base, hgm_huge;
+/* How long a thread or a message may take. Far above what an emulated machine needs, below a case's deadline. */
+#define PATIENCE_S 40
+/* Entries of pagemap, kpagecount and the like read at a time. */
+#define BATCH 4096
 
-static struct hgm_case *first, **last = &first;
-static jmp_buf end_of_case;
-static char skip_reason[256];
+enum { PASS = 0, FAIL = 1, USAGE = 2, SKIP = 4 };
+
+size_t hgm_base;
+size_t hgm_huge;
+__thread const char *hgm_here_file;
+__thread int hgm_here_line;
+
+static struct hgm_case *cases;
+static struct hgm_case *current;
+static int current_number;
 static bool in_child;
+static struct hgm_child to_parent;
+
+/* ---- cases and verdicts ---- */
 
 void hgm_declare(struct hgm_case *declared)
 {
-	*last = declared;
-	last = &declared->next;
+	struct hgm_case **end = &cases;
+
+	while (*end)
+		end = &(*end)->next;
+	*end = declared;
 }
 
-/* ---- verdicts ---- */
-
-void hgm_note(const char *format, ...)
+_Noreturn static void finish(int status, const char *reason)
 {
-	va_list values;
+	/* A child has no result line of its own: its parent reads its exit status. */
+	if (!in_child) {
+		printf("%sok %d %s%s%s\n", status == FAIL ? "not " : "", current_number, current->name,
+		       status == SKIP ? " # SKIP " : "", status == SKIP ? reason : "");
+		fflush(stdout);
+	}
+	_exit(status);
+}
 
-	va_start(values, format);
-	printf("# ");
-	vprintf(format, values);
-	printf("\n");
-	va_end(values);
+static const char *file_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
 }
 
 void hgm_fail_at(const char *file, int line, const char *format, ...)
 {
-	const char *name = strrchr(file, '/');
-	va_list values;
+	char message[1024];
+	va_list arguments;
 
-	va_start(values, format);
-	printf("# %s%s:%d: ", in_child ? "child: " : "", name ? name + 1 : file, line);
-	vprintf(format, values);
-	printf("\n");
-	va_end(values);
-	if (in_child)
-		_exit(FAIL);
-	longjmp(end_of_case, FAIL);
+	va_start(arguments, format);
+	vsnprintf(message, sizeof(message), format, arguments);
+	va_end(arguments);
+	flockfile(stdout);
+	if (file == hgm_here_file || !hgm_here_file || strcmp(file, __FILE__))
+		printf("# %s:%d: %s\n", file_name(file), line, message);
+	else
+		printf("# %s:%d: %s (%s:%d)\n", file_name(hgm_here_file), hgm_here_line, message, file_name(file), line);
+	finish(FAIL, "");
 }
 
 void hgm_skip(const char *format, ...)
 {
-	va_list values;
+	char reason[512];
+	va_list arguments;
 
-	va_start(values, format);
-	vsnprintf(skip_reason, sizeof(skip_reason), format, values);
-	va_end(values);
+	va_start(arguments, format);
+	vsnprintf(reason, sizeof(reason), format, arguments);
+	va_end(arguments);
 	if (in_child)
-		HGM_FAIL("a child cannot skip: %s", skip_reason);
-	longjmp(end_of_case, SKIP);
+		FAIL_HERE("a child cannot skip the case: %s", reason);
+	finish(SKIP, reason);
+}
+
+void hgm_note(const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	flockfile(stdout);
+	printf("# ");
+	vprintf(format, arguments);
+	printf("\n");
+	funlockfile(stdout);
+	va_end(arguments);
 }
 
 void hgm_expect_eq_at(const char *file, int line, const char *what, long long seen, long long expected)
 {
 	if (seen != expected)
-		hgm_fail_at(file, line, "%s: expected %lld, saw %lld", what, expected, seen);
+		hgm_fail_at(file, line, "%s: expected %lld (0x%llx), saw %lld (0x%llx)", what, expected, expected, seen,
+			    seen);
+}
+
+static const char *error_name(int error)
+{
+	const char *name = error ? strerrorname_np(error) : "success";
+
+	return name ? name : "an unknown error";
 }
 
 void hgm_expect_errno_at(const char *file, int line, const char *what, int seen, int expected)
 {
 	if (seen != expected)
-		hgm_fail_at(file, line, "%s: expected %s, saw %s", what, expected ? strerrorname_np(expected) : "success",
-			    seen ? strerrorname_np(seen) : "success");
+		hgm_fail_at(file, line, "%s: expected %s (%d), saw %s (%d)", what, error_name(expected), expected,
+			    error_name(seen), seen);
 }
 
-/* ---- memory ---- */
+/* ---- files of /proc and /sys ---- */
 
-int hgm_memfd(size_t pages)
+static const char *size_name(size_t size)
 {
-	unsigned flags = MFD_HUGETLB | (unsigned)__builtin_ctzl(hgm_huge) << MAP_HUGE_SHIFT;
-	int fd = CHECKED(memfd_create("hgm", flags));
+	static __thread char name[32];
+	int shift = size >= 1UL << 30 ? 30 : size >= 1UL << 20 ? 20 : 10;
 
-	CHECKED(ftruncate(fd, (off_t)(pages * hgm_huge)));
+	snprintf(name, sizeof(name), "%zu%c", size >> shift, shift == 30 ? 'G' : shift == 20 ? 'M' : 'K');
+	return name;
+}
+
+/* Without stdio, which allocates: VmPTE must not move because it is read. */
+static const char *read_file(const char *path)
+{
+	static __thread char text[16384];
+	size_t length = 0;
+	ssize_t got;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		FAIL_HERE("%s: %s", path, strerror(errno));
+	while ((got = read(fd, text + length, sizeof(text) - 1 - length)) > 0)
+		length += got;
+	if (got < 0)
+		FAIL_HERE("%s: %s", path, strerror(errno));
+	close(fd);
+	text[length] = 0;
+	return text;
+}
+
+long hgm_read_number(const char *path)
+{
+	const char *text = read_file(path);
+	char *end;
+	long value = strtol(text, &end, 10);
+
+	if (end == text)
+		FAIL_HERE("%s: \"%s\" is no number", path, text);
+	return value;
+}
+
+void hgm_write_number(const char *path, long value)
+{
+	char text[32];
+	int length = snprintf(text, sizeof(text), "%ld\n", value);
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, text, length) != length)
+		FAIL_HERE("writing %ld to %s: %s", value, path, strerror(errno));
+	close(fd);
+}
+
+long hgm_status_kb(const char *field)
+{
+	const char *text = read_file("/proc/self/status");
+	size_t length = strlen(field);
+
+	for (const char *line = text; line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL)
+		if (!strncmp(line, field, length) && line[length] == ':')
+			return strtol(line + length + 1, NULL, 10);
+	FAIL_HERE("/proc/self/status has no %s", field);
+}
+
+long hgm_pool(const char *counter)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%zukB/%s_hugepages", hgm_huge >> 10, counter);
+	return hgm_read_number(path);
+}
+
+void hgm_need_pages_(size_t pages)
+{
+	long available = hgm_pool("free") - hgm_pool("resv");
+
+	if (available < (long)pages)
+		FAIL_HERE("huge page pool of %s has %ld free pages, %zu needed", size_name(hgm_huge), available, pages);
+}
+
+/* pagemap is that of the process that opens it, so a child must not use its parent's descriptor. */
+static void read_entries(const char *path, uint64_t first, size_t count, uint64_t *entries)
+{
+	size_t done = 0;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		FAIL_HERE("%s: %s", path, strerror(errno));
+	while (done < count) {
+		ssize_t got = pread(fd, entries + done, (count - done) * 8, (first + done) * 8);
+
+		if (got <= 0 || got % 8)
+			FAIL_HERE("%s: %zd bytes at entry %llu: %s", path, got, (unsigned long long)(first + done),
+				  strerror(errno));
+		done += got / 8;
+	}
+	close(fd);
+}
+
+void hgm_pagemap_range(const void *at, size_t count, uint64_t *entries)
+{
+	read_entries("/proc/self/pagemap", (uintptr_t)at / hgm_base, count, entries);
+}
+
+uint64_t hgm_pagemap(const void *at)
+{
+	uint64_t entry;
+
+	hgm_pagemap_range(at, 1, &entry);
+	return entry;
+}
+
+size_t hgm_present(const void *at, size_t length)
+{
+	static __thread uint64_t entries[BATCH];
+	size_t present = 0, left = length / hgm_base;
+
+	for (const char *next = at; left; ) {
+		size_t count = left < BATCH ? left : BATCH;
+
+		hgm_pagemap_range(next, count, entries);
+		for (size_t i = 0; i < count; i++)
+			present += !!(entries[i] & HGM_PM_PRESENT);
+		next += count * hgm_base;
+		left -= count;
+	}
+	return present;
+}
+
+uint64_t hgm_pfn_(const void *at)
+{
+	uint64_t entry = hgm_pagemap(at);
+
+	if (!(entry & HGM_PM_PRESENT))
+		FAIL_HERE("pagemap: expected a page at %p, saw none (0x%llx)", at, (unsigned long long)entry);
+	if (!(entry & HGM_PM_PFN))
+		FAIL_HERE("pagemap hides page frame numbers: CAP_SYS_ADMIN is needed");
+	return entry & HGM_PM_PFN;
+}
+
+uint64_t hgm_kpagecount(uint64_t pfn)
+{
+	uint64_t count;
+
+	read_entries("/proc/kpagecount", pfn, 1, &count);
+	return count;
+}
+
+uint64_t hgm_kpageflags(uint64_t pfn)
+{
+	uint64_t flags;
+
+	read_entries("/proc/kpageflags", pfn, 1, &flags);
+	return flags;
+}
+
+void hgm_expect_count_(uint64_t head, unsigned count)
+{
+	static __thread uint64_t counts[BATCH];
+	size_t total = hgm_huge / hgm_base;
+
+	for (size_t first = 0; first < total; first += BATCH) {
+		size_t batch = total - first < BATCH ? total - first : BATCH;
+
+		read_entries("/proc/kpagecount", head + first, batch, counts);
+		for (size_t i = 0; i < batch; i++)
+			if (counts[i] != count)
+				FAIL_HERE("kpagecount of base page %zu: expected %u, saw %llu", first + i, count,
+					  (unsigned long long)counts[i]);
+	}
+}
+
+/* ---- mappings and userfaultfd ---- */
+
+static int huge_file(size_t pages)
+{
+	/* The C library lacks MFD_HUGE_SHIFT; it is the same as that of mmap (include/uapi/linux/memfd.h). */
+	int fd = memfd_create("hgm", MFD_CLOEXEC | MFD_HUGETLB | __builtin_ctzl(hgm_huge) << MAP_HUGE_SHIFT);
+
+	if (fd < 0 || ftruncate(fd, pages * hgm_huge))
+		FAIL_HERE("a file of %zu huge pages of %s: %s", pages, size_name(hgm_huge), strerror(errno));
 	return fd;
 }
 
-void *hgm_map(int fd, size_t length, int flags)
+int hgm_memfd_(size_t pages)
 {
-	return CHECKED(mmap(NULL, length, PROT_READ | PROT_WRITE, flags, fd, 0));
+	hgm_need_pages_(pages);
+	return huge_file(pages);
+}
+
+void *hgm_map_(int fd, size_t offset, size_t length, int flags)
+{
+	void *at = mmap(NULL, length, PROT_READ | PROT_WRITE, flags, fd, offset);
+
+	if (at == MAP_FAILED)
+		FAIL_HERE("mmap of 0x%zx bytes of huge pages of %s: %s", length, size_name(hgm_huge), strerror(errno));
+	return at;
 }
 
 int hgm_uffd(uint64_t features)
 {
 	struct uffdio_api api = { .api = UFFD_API, .features = features };
-	int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	int uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+
+	if (uffd < 0)
+		FAIL_HERE("userfaultfd: %s", strerror(errno));
+	if (ioctl(uffd, UFFDIO_API, &api)) {
+		int error = errno;
+
+		close(uffd);
+		return -error;
+	}
+	return uffd;
+}
+
+int hgm_try_register(int uffd, void *at, size_t length, uint64_t mode)
+{
+	struct uffdio_register registration = { .range = { .start = (uintptr_t)at, .len = length }, .mode = mode };
+
+	return ioctl(uffd, UFFDIO_REGISTER, &registration) ? errno : 0;
+}
+
+static int try_continue(int uffd, const void *at, size_t length, long long *mapped)
+{
+	struct uffdio_continue request = { .range = { .start = (uintptr_t)at, .len = length } };
+	int error = ioctl(uffd, UFFDIO_CONTINUE, &request) ? errno : 0;
+
+	if (mapped)
+		*mapped = request.mapped;
+	return error;
+}
+
+/* ---- dialect ---- */
+
+static uint64_t supported_features(void)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	int uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+
+	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api))
+		FAIL_HERE("userfaultfd: %s", strerror(errno));
+	close(uffd);
+	return api.features;
+}
+
+/* Bit 13 means another thing since Linux 6.4 (WP_UNPOPULATED). */
+static bool bit_13_is_hgm(void)
+{
+	struct utsname system;
+	int major, minor;
+
+	if (uname(&system) || sscanf(system.release, "%d.%d", &major, &minor) != 2)
+		FAIL_HERE("the kernel's release cannot be read");
+	return major < 6 || (major == 6 && minor < 4);
+}
+
+/*
+ * CONTINUE of one base page of a fresh shared mapping, whose page is not in the page cache. A kernel that maps huge pages
+ * only refuses the range before it looks for the page: EINVAL (mm/userfaultfd.c:__mcopy_atomic_hugetlb). One that maps
+ * base pages goes on to look: EFAULT. Nothing else is an answer that could be mistaken for "no HGM".
+ */
+static bool takes_base_pages(uint64_t features, bool split, uint64_t mode, int not_now)
+{
+	int uffd = hgm_uffd(features | UFFD_FEATURE_SIGBUS);
+	int fd = huge_file(1);
+	char *at;
 	int error;
 
 	if (uffd < 0)
-		return -errno;
-	if (ioctl(uffd, UFFDIO_API, &api) == 0)
-		return uffd;
-	error = errno;
+		FAIL_HERE("probe for HGM: UFFDIO_API with features 0x%llx: %s", (unsigned long long)features,
+			  strerror(-uffd));
+	at = hgm_map_(fd, 0, hgm_huge, MAP_SHARED | MAP_NORESERVE);
+	if (split && madvise(at, hgm_huge, HGM_MADV_SPLIT))
+		FAIL_HERE("probe for HGM: MADV_SPLIT worked once and then not: %s", strerror(errno));
+	error = hgm_try_register(uffd, at, hgm_huge, mode);
+	if (error)
+		FAIL_HERE("probe for HGM: UFFDIO_REGISTER: %s", strerror(error));
+	if (mode & UFFDIO_REGISTER_MODE_WP) {
+		struct uffdio_writeprotect protect = { .range = { .start = (uintptr_t)at, .len = hgm_huge },
+						       .mode = UFFDIO_WRITEPROTECT_MODE_WP };
+
+		if (ioctl(uffd, UFFDIO_WRITEPROTECT, &protect))
+			FAIL_HERE("probe for HGM: UFFDIO_WRITEPROTECT: %s", strerror(errno));
+	}
+	error = try_continue(uffd, at, hgm_base, NULL);
+	munmap(at, hgm_huge);
+	close(fd);
 	close(uffd);
-	return -error;
+	if (error != EFAULT && error != not_now)
+		FAIL_HERE("probe for HGM: CONTINUE of a base page that is not in the page cache: expected EFAULT (HGM) "
+			  "or %s (none), saw %s", error_name(not_now), error_name(error));
+	return error == EFAULT;
 }
 
-int hgm_register(int uffd, void *at, size_t length, uint64_t mode)
+static bool takes_madv_split(void)
 {
-	struct uffdio_register range = { .range = { (uintptr_t)at, length }, .mode = mode };
-
-	return ioctl(uffd, UFFDIO_REGISTER, &range) ? -errno : 0;
-}
-
-uint64_t hgm_tag(size_t base_page)
-{
-	return 0x48474d0000000000 + base_page;
-}
-
-void hgm_area_open(struct hgm_area *area, size_t pages, int flags)
-{
+	int fd = huge_file(1);
+	void *at;
 	int error;
 
-	area->fd = hgm_memfd(pages);
-	area->length = pages * hgm_huge;
-	area->alias = hgm_map(area->fd, area->length, MAP_SHARED);
-	for (size_t page = 0; page < area->length / hgm_base; page++)
-		*(volatile uint64_t *)(area->alias + page * hgm_base) = hgm_tag(page);
-	area->head = hgm_pfn(area->alias);
-	area->primary = hgm_map(area->fd, area->length, flags);
-	area->uffd = hgm_uffd(UFFD_FEATURE_MINOR_HUGETLBFS | UFFD_FEATURE_SIGBUS);
-	if (area->uffd < 0)
-		HGM_FAIL("userfaultfd: %s", strerror(-area->uffd));
-	error = -hgm_register(area->uffd, area->primary, area->length, UFFDIO_REGISTER_MODE_MINOR);
-	EXPECT_ERRNO(error, 0);
+	at = hgm_map_(fd, 0, hgm_huge, MAP_SHARED | MAP_NORESERVE);
+	error = madvise(at, hgm_huge, HGM_MADV_SPLIT) ? errno : 0;
+	munmap(at, hgm_huge);
+	close(fd);
+	if (error && error != EINVAL)
+		FAIL_HERE("probe for HGM: MADV_SPLIT: expected success (HGM) or EINVAL (none), saw %s",
+			  error_name(error));
+	return !error;
 }
 
-void hgm_area_close(struct hgm_area *area)
+static enum hgm_dialect probe(void)
 {
-	CHECKED(munmap(area->primary, area->length));
-	CHECKED(munmap(area->alias, area->length));
-	CHECKED(close(area->uffd));
-	CHECKED(close(area->fd));
-}
-
-void hgm_expect_tags(const struct hgm_area *area, size_t offset, size_t length)
-{
-	for (size_t at = offset; at < offset + length; at += hgm_base) {
-		uint64_t seen = *(volatile uint64_t *)(area->primary + at);
-
-		if (seen != hgm_tag(at / hgm_base))
-			HGM_FAIL("base page %zu reads %#llx, expected %#llx", at / hgm_base, (unsigned long long)seen,
-				 (unsigned long long)hgm_tag(at / hgm_base));
+	if (takes_base_pages(UFFD_FEATURE_EXACT_ADDRESS, false, UFFDIO_REGISTER_MODE_MINOR, EINVAL))
+		return HGM_RFC1;
+	if (takes_madv_split()) {
+		if (!takes_base_pages(UFFD_FEATURE_EXACT_ADDRESS, true, UFFDIO_REGISTER_MODE_MINOR, EINVAL))
+			FAIL_HERE("probe for HGM: MADV_SPLIT works, yet CONTINUE of a base page is refused");
+		/* PATCH v1 takes a write-protect marker for a mapped page: EEXIST. PATCH v2 patch 14 mended that. */
+		return takes_base_pages(UFFD_FEATURE_EXACT_ADDRESS, true,
+					UFFDIO_REGISTER_MODE_MINOR | UFFDIO_REGISTER_MODE_WP, EEXIST) ? HGM_V2 : HGM_V1;
 	}
-}
-
-int hgm_continue(const struct hgm_area *area, size_t offset, size_t length)
-{
-	struct uffdio_continue request = { .range = { (uintptr_t)area->primary + offset, length } };
-
-	return ioctl(area->uffd, UFFDIO_CONTINUE, &request) ? errno : 0;
-}
-
-int hgm_collapse(const struct hgm_area *area, size_t offset, size_t length)
-{
-	return madvise(area->primary + offset, length, HGM_MADV_COLLAPSE) ? errno : 0;
-}
-
-static sigjmp_buf after_sigbus;
-
-static void on_sigbus(int number)
-{
-	(void)number;
-	siglongjmp(after_sigbus, 1);
-}
-
-bool hgm_sigbus(const void *at)
-{
-	struct sigaction action = { .sa_handler = on_sigbus }, previous;
-	volatile bool raised = true;
-
-	CHECKED(sigaction(SIGBUS, &action, &previous));
-	if (sigsetjmp(after_sigbus, 1) == 0) {
-		(void)*(const volatile unsigned char *)at;
-		raised = false;
+	if (supported_features() & HGM_FEATURE_MINOR_HUGETLBFS_HGM && bit_13_is_hgm()) {
+		if (!takes_base_pages(UFFD_FEATURE_EXACT_ADDRESS | HGM_FEATURE_MINOR_HUGETLBFS_HGM, false,
+				      UFFDIO_REGISTER_MODE_MINOR, EINVAL))
+			FAIL_HERE("probe for HGM: the kernel has feature bit 13, yet CONTINUE of a base page is refused");
+		return HGM_RFC2;
 	}
-	CHECKED(sigaction(SIGBUS, &previous, NULL));
-	return raised;
+	return HGM_NONE;
 }
 
-/* ---- the kernel's dialect ---- */
-
-/*
- * Stock 6.1 answers EINVAL to the CONTINUE of a base page (mm/userfaultfd.c:__mcopy_atomic_hugetlb); RFC v1 maps it;
- * PATCH v1 and v2 want MADV_SPLIT first, which stock answers with EINVAL (mm/madvise.c:madvise_behavior_valid).
- */
-bool hgm_present_in_kernel(void)
+enum hgm_dialect hgm_dialect(void)
 {
-	struct hgm_area area;
-	int split, answer;
+	static enum hgm_dialect dialect;
+	static bool known;
 
-	hgm_area_open(&area, 1, MAP_SHARED);
-	split = madvise(area.primary, area.length, HGM_MADV_SPLIT) ? errno : 0;
-	answer = hgm_continue(&area, 0, hgm_base);
-	hgm_area_close(&area);
-	if (answer && !(answer == EINVAL && split == EINVAL))
-		HGM_FAIL("UFFDIO_CONTINUE of one base page: %s, MADV_SPLIT: %s; no posted version answers so",
-			 strerror(answer), strerror(split));
-	return answer == 0;
+	if (!known)
+		dialect = probe();
+	known = true;
+	return dialect;
 }
 
 void hgm_only_without_hgm(void)
 {
-	if (hgm_present_in_kernel())
+	if (hgm_dialect() != HGM_NONE)
 		hgm_skip("not applicable: kernel has HGM");
+}
+
+/* ---- sizes ---- */
+
+static int larger_first(const void *a, const void *b)
+{
+	size_t left = *(const size_t *)a, right = *(const size_t *)b;
+
+	return left < right ? 1 : left > right ? -1 : 0;
+}
+
+/* Every huge page size the kernel has, largest first, then the base page, then 0. */
+static const size_t *all_sizes(void)
+{
+	static size_t sizes[16];
+	struct dirent *entry;
+	size_t count = 0;
+	DIR *directory;
+
+	if (sizes[0])
+		return sizes;
+	directory = opendir("/sys/kernel/mm/hugepages");
+	if (!directory)
+		FAIL_HERE("/sys/kernel/mm/hugepages: %s", strerror(errno));
+	while ((entry = readdir(directory)) && count < 14) {
+		size_t kilobytes;
+
+		if (sscanf(entry->d_name, "hugepages-%zukB", &kilobytes) == 1)
+			sizes[count++] = kilobytes << 10;
+	}
+	closedir(directory);
+	qsort(sizes, count, sizeof(*sizes), larger_first);
+	sizes[count] = hgm_base;
+	return sizes;
+}
+
+const size_t *hgm_piece_sizes(void)
+{
+	const size_t *size = all_sizes();
+
+	while (*size >= hgm_huge)
+		size++;
+	return size;
+}
+
+size_t hgm_step(size_t offset, size_t length)
+{
+	for (const size_t *size = all_sizes(); *size; size++)
+		if (*size <= hgm_huge && offset % *size == 0 && *size <= length)
+			return *size;
+	FAIL_HERE("0x%zx bytes at 0x%zx are no multiple of a base page", length, offset);
+}
+
+/* What one entry of a page table of the middle level (PMD) maps, and one of the level above (PUD). */
+static size_t pmd_size(void)
+{
+	return hgm_base * (hgm_base / 8);
+}
+
+static size_t pud_size(void)
+{
+	return pmd_size() * (hgm_base / 8);
+}
+
+/* ---- the area ---- */
+
+#define PIECES (hgm_huge / hgm_base)
+
+uint64_t hgm_tag(size_t base_page)
+{
+	return 0x48474d0000000000ULL + (base_page + 1) * 0x100003ULL;
+}
+
+static const volatile uint64_t *last_word(const void *page)
+{
+	return (const volatile uint64_t *)((const char *)page + hgm_base - 8);
+}
+
+void hgm_expect_tag_(const void *at, size_t base_page)
+{
+	uint64_t first = *(const volatile uint64_t *)at, last = *last_word(at), tag = hgm_tag(base_page);
+
+	if (first != tag || last != ~tag)
+		FAIL_HERE("content of base page %zu at %p: expected 0x%llx ... 0x%llx, saw 0x%llx ... 0x%llx", base_page,
+			  at, (unsigned long long)tag, (unsigned long long)~tag, (unsigned long long)first,
+			  (unsigned long long)last);
+}
+
+static void write_tags(struct hgm_area *area)
+{
+	for (size_t i = 0; i < area->length / hgm_base; i++) {
+		unsigned char *at = area->alias + i * hgm_base;
+
+		*(volatile uint64_t *)at = hgm_tag(i);
+		*(volatile uint64_t *)last_word(at) = ~hgm_tag(i);
+	}
+}
+
+/* Address space for both mappings, aligned so that it lies in one page table of the level that maps huge pages. */
+static unsigned char *reserve(size_t length)
+{
+	size_t span = hgm_huge;
+	unsigned char *at;
+
+	while (span < 2 * length)
+		span *= 2;
+	at = mmap(NULL, 2 * span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (at == MAP_FAILED)
+		FAIL_HERE("address space of 0x%zx bytes: %s", 2 * span, strerror(errno));
+	return at + (span - (uintptr_t)at % span) % span;
+}
+
+static unsigned char *map_at(struct hgm_area *area, unsigned char *at, int flags)
+{
+	if (mmap(at, area->length, PROT_READ | PROT_WRITE, flags | MAP_FIXED, area->fd, 0) != at)
+		FAIL_HERE("mmap of %zu huge pages of %s: %s", area->pages, size_name(hgm_huge), strerror(errno));
+	return at;
+}
+
+static void expect_pagemap(const struct hgm_area *area);
+
+static void register_primary(struct hgm_area *area)
+{
+	bool hgm = current->needs_hgm && !(area->flags & HGM_PRIVATE);
+	uint64_t features = (area->flags & HGM_ROUNDED ? 0 : UFFD_FEATURE_EXACT_ADDRESS) |
+			    (area->flags & HGM_MESSAGES ? 0 : UFFD_FEATURE_SIGBUS);
+	int error;
+
+	if (hgm && hgm_dialect() == HGM_RFC2)
+		features |= HGM_FEATURE_MINOR_HUGETLBFS_HGM;
+	if (hgm && (hgm_dialect() == HGM_V1 || hgm_dialect() == HGM_V2) &&
+	    madvise(area->primary, area->length, HGM_MADV_SPLIT))
+		FAIL_HERE("MADV_SPLIT: %s", strerror(errno));
+	area->uffd = hgm_uffd(features);
+	if (area->uffd < 0)
+		FAIL_HERE("UFFDIO_API with features 0x%llx: %s", (unsigned long long)features, strerror(-area->uffd));
+	error = hgm_try_register(area->uffd, area->primary, area->length, UFFDIO_REGISTER_MODE_MINOR);
+	if (error)
+		FAIL_HERE("UFFDIO_REGISTER for minor faults: %s", strerror(error));
+}
+
+void hgm_area_open_(struct hgm_area *area, size_t pages, unsigned flags)
+{
+	size_t models = pages * PIECES * sizeof(*area->leaf);
+	unsigned char *at;
+
+	*area = (struct hgm_area){ .uffd = -1, .flags = flags, .pages = pages, .length = pages * hgm_huge };
+	area->fd = hgm_memfd_(pages);
+	area->head = calloc(pages, sizeof(*area->head));
+	/* Populated at once, so that its own page tables are not taken for the primary's. */
+	area->leaf = mmap(NULL, models, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	if (!area->head || area->leaf == MAP_FAILED)
+		FAIL_HERE("no memory");
+	at = reserve(area->length);
+	area->alias = map_at(area, at, MAP_SHARED);
+	area->primary = map_at(area, at + area->length,
+			       flags & HGM_PRIVATE ? MAP_PRIVATE | MAP_NORESERVE : MAP_SHARED);
+	write_tags(area);
+	for (size_t page = 0; page < pages; page++)
+		area->head[page] = hgm_pfn_(area->alias + page * hgm_huge);
+	if (!(flags & HGM_PLAIN))
+		register_primary(area);
+	/* Twice: reading them the first time touches pages of the library. */
+	for (int i = 0; i < 2; i++) {
+		expect_pagemap(area);
+		area->hugetlb_kb = hgm_status_kb("HugetlbPages");
+		area->table_kb = hgm_status_kb("VmPTE");
+	}
+}
+
+void hgm_unmap_primary_(struct hgm_area *area)
+{
+	if (munmap(area->primary, area->length))
+		FAIL_HERE("munmap of the primary mapping: %s", strerror(errno));
+	hgm_now_empty(area, 0, area->length);
+	area->primary = NULL;
+}
+
+void hgm_area_close_(struct hgm_area *area)
+{
+	if (area->primary)
+		hgm_unmap_primary_(area);
+	if (munmap(area->alias, area->length))
+		FAIL_HERE("munmap of the alias mapping: %s", strerror(errno));
+	if (area->uffd >= 0)
+		close(area->uffd);
+	close(area->fd);
+	munmap(area->leaf, area->pages * PIECES * sizeof(*area->leaf));
+	free(area->head);
+}
+
+int hgm_try_continue(const struct hgm_area *area, size_t offset, size_t length, long long *mapped)
+{
+	return try_continue(area->uffd, area->primary + offset, length, mapped);
+}
+
+static void set_leaf(struct hgm_area *area, size_t offset, size_t length, size_t size)
+{
+	for (size_t i = offset / hgm_base; i < (offset + length) / hgm_base; i++)
+		area->leaf[i] = size;
+}
+
+void hgm_continue_(struct hgm_area *area, size_t offset, size_t length)
+{
+	long long mapped;
+	int error = hgm_try_continue(area, offset, length, &mapped);
+
+	if (error || mapped != (long long)length)
+		FAIL_HERE("CONTINUE of 0x%zx bytes at 0x%zx: expected success, saw %s, mapped %lld", length, offset,
+			  error_name(error), mapped);
+	for (size_t done = 0, step; done < length; done += step) {
+		step = hgm_step(offset + done, length - done);
+		set_leaf(area, offset + done, step, step);
+	}
+}
+
+int hgm_try_collapse(const struct hgm_area *area, size_t offset, size_t length)
+{
+	return madvise(area->primary + offset, length, HGM_MADV_COLLAPSE) ? errno : 0;
+}
+
+static size_t largest_leaf(const struct hgm_area *area, size_t offset, size_t length)
+{
+	size_t largest = 0;
+
+	for (size_t i = offset / hgm_base; i < (offset + length) / hgm_base; i++)
+		if (area->leaf[i] > largest)
+			largest = area->leaf[i];
+	return largest;
+}
+
+void hgm_collapse_(struct hgm_area *area, size_t offset, size_t length)
+{
+	int error = hgm_try_collapse(area, offset, length);
+
+	if (error)
+		FAIL_HERE("MADV_COLLAPSE of 0x%zx bytes at 0x%zx: expected success, saw %s", length, offset,
+			  error_name(error));
+	for (size_t done = 0, step; done < length; done += step) {
+		size_t largest;
+
+		step = hgm_step(offset + done, length - done);
+		largest = largest_leaf(area, offset + done, step);
+		if (largest && largest < step)
+			set_leaf(area, offset + done, step, step);
+	}
+}
+
+void hgm_now_empty(struct hgm_area *area, size_t offset, size_t length)
+{
+	set_leaf(area, offset, length, 0);
+}
+
+void hgm_now_faulted(struct hgm_area *area, size_t offset)
+{
+	const size_t levels[] = { hgm_huge, pmd_size() };
+
+	for (size_t i = 0; i < 2; i++) {
+		size_t start = offset - offset % levels[i];
+
+		if (levels[i] <= hgm_huge && !largest_leaf(area, start, levels[i])) {
+			set_leaf(area, start, levels[i], levels[i]);
+			return;
+		}
+	}
+	set_leaf(area, offset - offset % hgm_base, hgm_base, hgm_base);
+}
+
+/* ---- the area against the kernel ---- */
+
+static void expect_entry(const struct hgm_area *area, size_t i, uint64_t entry)
+{
+	uint64_t expected = area->head[i / PIECES] + i % PIECES;
+
+	if (!(entry & HGM_PM_PRESENT) != !area->leaf[i])
+		FAIL_HERE("pagemap of base page %zu: expected %s, saw 0x%llx", i, area->leaf[i] ? "a page" : "a hole",
+			  (unsigned long long)entry);
+	if (area->leaf[i] && (entry & HGM_PM_PFN) != expected)
+		FAIL_HERE("page frame of base page %zu: expected 0x%llx, saw 0x%llx", i, (unsigned long long)expected,
+			  (unsigned long long)(entry & HGM_PM_PFN));
+}
+
+static void expect_pagemap(const struct hgm_area *area)
+{
+	static __thread uint64_t entries[BATCH];
+	size_t total = area->pages * PIECES;
+
+	for (size_t first = 0; first < total; first += BATCH) {
+		size_t count = total - first < BATCH ? total - first : BATCH;
+
+		hgm_pagemap_range(area->primary + first * hgm_base, count, entries);
+		for (size_t i = 0; i < count; i++)
+			expect_entry(area, first + i, entries[i]);
+	}
+}
+
+void hgm_expect_pieces_(const struct hgm_area *area)
+{
+	expect_pagemap(area);
+	for (size_t i = 0; i < area->pages * PIECES; i++) {
+		if (!area->leaf[i])
+			continue;
+		hgm_expect_tag_(area->alias + i * hgm_base, i);
+		hgm_expect_tag_(area->primary + i * hgm_base, i);
+	}
+}
+
+/* kB of page tables below the level that maps whole huge pages: a table is there where a smaller leaf is. */
+static long expected_table_kb(const struct hgm_area *area)
+{
+	const size_t levels[] = { pud_size(), pmd_size() };
+	long tables = 0;
+
+	for (size_t level = 0; level < 2; level++) {
+		if (levels[level] > hgm_huge)
+			continue;
+		for (size_t at = 0; at < area->length; at += levels[level]) {
+			size_t largest = largest_leaf(area, at, levels[level]);
+
+			tables += largest && largest < levels[level];
+		}
+	}
+	return tables * (long)(hgm_base >> 10);
+}
+
+void hgm_expect_counters_(const struct hgm_area *area)
+{
+	long mapped_kb = 0, table_kb, seen;
+
+	for (size_t i = 0; i < area->pages * PIECES; i++)
+		mapped_kb += area->leaf[i] ? hgm_base >> 10 : 0;
+	table_kb = expected_table_kb(area);
+	seen = hgm_status_kb("HugetlbPages") - area->hugetlb_kb;
+	if (seen != mapped_kb)
+		FAIL_HERE("HugetlbPages of the primary mapping: expected %ld kB, saw %ld kB", mapped_kb, seen);
+	seen = hgm_status_kb("VmPTE") - area->table_kb;
+	if (seen != table_kb)
+		FAIL_HERE("VmPTE of the primary mapping: expected %ld kB, saw %ld kB", table_kb, seen);
+}
+
+unsigned hgm_mapcount_share(const struct hgm_area *area, size_t page, size_t piece)
+{
+	const size_t *leaf = area->leaf + page * PIECES;
+	unsigned entries = 0;
+
+	for (size_t i = 0; i < PIECES; i += leaf[i] ? leaf[i] / hgm_base : 1)
+		entries += !!leaf[i];
+	switch (hgm_dialect()) {
+	case HGM_NONE:
+	case HGM_RFC1:
+		return entries ? 1 : 0;
+	case HGM_RFC2:
+	case HGM_V1:
+		return entries;
+	case HGM_V2:
+		return leaf[piece] ? 1 : 0;
+	}
+	FAIL_HERE("unknown dialect");
+}
+
+void hgm_expect_mapcount_(const struct hgm_area *area, unsigned others)
+{
+	static __thread uint64_t counts[BATCH];
+	bool each = hgm_dialect() == HGM_V2;
+
+	for (size_t page = 0; page < area->pages; page++) {
+		unsigned share = hgm_mapcount_share(area, page, 0);
+
+		if (!each) {
+			hgm_expect_count_(area->head[page], others + share);
+			continue;
+		}
+		for (size_t i = 0; i < PIECES; i++) {
+			if (i % BATCH == 0)
+				read_entries("/proc/kpagecount", area->head[page] + i,
+					     PIECES - i < BATCH ? PIECES - i : BATCH, counts);
+			share = hgm_mapcount_share(area, page, i);
+			if (counts[i % BATCH] != others + share)
+				FAIL_HERE("kpagecount of base page %zu of huge page %zu: expected %u, saw %llu", i, page,
+					  others + share, (unsigned long long)counts[i % BATCH]);
+		}
+	}
+}
+
+void hgm_expect_shape_(const struct hgm_area *area)
+{
+	hgm_expect_pieces_(area);
+	hgm_expect_counters_(area);
+	hgm_expect_mapcount_(area, 1);
+}
+
+/* ---- faults ---- */
+
+/* Volatile: the compiler sees nobody between the lines of a probe who would read them. */
+static __thread sigjmp_buf *volatile probing;
+static __thread volatile int bus_code;
+static __thread void *volatile bus_address;
+
+static void on_sigbus(int number, siginfo_t *info, void *context)
+{
+	(void)number;
+	(void)context;
+	bus_code = info->si_code;
+	bus_address = info->si_addr;
+	if (probing)
+		siglongjmp(*probing, 1);
+	/* Raised by an access of the case, so nothing of stdio is held by this thread. */
+	FAIL_HERE("SIGBUS at %p (si_code %d), where a page was expected", info->si_addr, info->si_code);
+}
+
+bool hgm_sigbus(const void *at, int *code, void **address)
+{
+	sigjmp_buf back;
+	volatile bool raised = true;
+
+	if (!sigsetjmp(back, 1)) {
+		probing = &back;
+		(void)*(const volatile unsigned char *)at;
+		raised = false;
+	}
+	probing = NULL;
+	if (code)
+		*code = raised ? bus_code : 0;
+	if (address)
+		*address = raised ? bus_address : NULL;
+	return raised;
+}
+
+void hgm_expect_holes_(const struct hgm_area *area)
+{
+	size_t total = area->pages * PIECES, stride = total / 512 ? total / 512 : 1;
+
+	for (size_t i = 0; i < total; i++) {
+		unsigned char *at = area->primary + i * hgm_base + i % hgm_base;
+		bool edge = i + 1 == total || area->leaf[i + 1] || !i || area->leaf[i - 1] || i % stride == 0;
+		void *address;
+		int code;
+
+		if (area->leaf[i] || !edge)
+			continue;
+		if (!hgm_sigbus(at, &code, &address))
+			FAIL_HERE("read of base page %zu, a hole: expected SIGBUS, saw a value", i);
+		if (code != BUS_ADRERR || address != at)
+			FAIL_HERE("SIGBUS of base page %zu: expected si_code %d at %p, saw %d at %p", i, BUS_ADRERR, at,
+				  code, address);
+	}
+}
+
+struct uffd_msg hgm_message_(const struct hgm_area *area)
+{
+	struct pollfd ready = { .fd = area->uffd, .events = POLLIN };
+	struct uffd_msg message;
+	int count = poll(&ready, 1, PATIENCE_S * 1000);
+	ssize_t got;
+
+	if (count != 1)
+		FAIL_HERE("no userfaultfd message in %d s%s%s", PATIENCE_S, count < 0 ? ": " : "",
+			  count < 0 ? strerror(errno) : "");
+	got = read(area->uffd, &message, sizeof(message));
+	if (got != sizeof(message))
+		FAIL_HERE("userfaultfd message: %zd bytes: %s", got, got < 0 ? strerror(errno) : "too short");
+	if (message.event != UFFD_EVENT_PAGEFAULT)
+		FAIL_HERE("userfaultfd message: expected a fault, saw event 0x%x", message.event);
+	return message;
+}
+
+void hgm_expect_no_message_(const struct hgm_area *area)
+{
+	struct uffd_msg message;
+	ssize_t got = read(area->uffd, &message, sizeof(message));
+
+	if (got >= 0)
+		FAIL_HERE("expected no userfaultfd message, saw one for address 0x%llx",
+			  (unsigned long long)message.arg.pagefault.address);
+	if (errno != EAGAIN)
+		FAIL_HERE("userfaultfd message: %s", strerror(errno));
+}
+
+void hgm_thread_start_(pthread_t *thread, void *(*body)(void *), void *argument)
+{
+	int error = pthread_create(thread, NULL, body, argument);
+
+	if (error)
+		FAIL_HERE("pthread_create: %s", strerror(error));
+}
+
+void hgm_thread_join_(pthread_t thread)
+{
+	struct timespec until;
+	int error;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += PATIENCE_S;
+	error = pthread_timedjoin_np(thread, NULL, &until);
+	if (error == ETIMEDOUT)
+		FAIL_HERE("a thread is still asleep or busy after %d s", PATIENCE_S);
+	if (error)
+		FAIL_HERE("pthread_join: %s", strerror(error));
+}
+
+static void *read_word(void *argument)
+{
+	struct hgm_reader *reader = argument;
+
+	reader->value = *reader->at;
+	return NULL;
+}
+
+void hgm_reader_start_(struct hgm_reader *reader, const void *at)
+{
+	reader->at = at;
+	reader->value = 0;
+	hgm_thread_start_(&reader->thread, read_word, reader);
+}
+
+uint64_t hgm_reader_join_(struct hgm_reader *reader)
+{
+	hgm_thread_join_(reader->thread);
+	return reader->value;
 }
 
 /* ---- children ---- */
 
-bool hgm_fork(pid_t *child)
+bool hgm_fork_(struct hgm_child *child)
 {
+	int ends[2];
+	pid_t parent = getpid();
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
+		FAIL_HERE("socketpair: %s", strerror(errno));
 	fflush(stdout);
-	*child = CHECKED(fork());
-	if (*child)
+	child->pid = fork();
+	if (child->pid < 0)
+		FAIL_HERE("fork: %s", strerror(errno));
+	if (child->pid) {
+		close(ends[1]);
+		child->channel = ends[0];
 		return false;
+	}
 	in_child = true;
-	CHECKED(prctl(PR_SET_PDEATHSIG, SIGKILL));
+	close(ends[0]);
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != parent)
+		_exit(FAIL);
+	child->channel = ends[1];
+	to_parent = *child;
 	return true;
 }
 
@@ -239,160 +1026,187 @@ void hgm_child_done(void)
 	_exit(PASS);
 }
 
-void hgm_join(pid_t child)
+void hgm_tell_(const struct hgm_child *child)
+{
+	/* Without SIGPIPE: an end that is gone is found by the wait or the join that follows, which can say why. */
+	if (send(child->channel, "", 1, MSG_NOSIGNAL) != 1 && errno != EPIPE && errno != ECONNRESET)
+		FAIL_HERE("a step could not be told: %s", strerror(errno));
+}
+
+void hgm_wait_(const struct hgm_child *child)
+{
+	struct hgm_child ended = *child;
+	char byte;
+
+	if (read(child->channel, &byte, 1) == 1)
+		return;
+	if (!in_child || child->channel != to_parent.channel)
+		hgm_join_(&ended);
+	FAIL_HERE("the other process ended before its time");
+}
+
+void hgm_join_(struct hgm_child *child)
 {
 	int status;
 
-	CHECKED(waitpid(child, &status, 0));
+	if (waitpid(child->pid, &status, 0) != child->pid)
+		FAIL_HERE("waitpid: %s", strerror(errno));
+	close(child->channel);
 	if (WIFSIGNALED(status))
-		HGM_FAIL("the child was killed by signal %d", WTERMSIG(status));
-	EXPECT_EQ(WEXITSTATUS(status), PASS);
-}
-
-/* ---- what the kernel shows ---- */
-
-static uint64_t entry_of(const char *path, uint64_t number)
-{
-	int fd = CHECKED(open(path, O_RDONLY | O_CLOEXEC));
-	uint64_t entry = 0;
-
-	EXPECT_EQ(pread(fd, &entry, sizeof(entry), (off_t)(number * sizeof(entry))), sizeof(entry));
-	CHECKED(close(fd));
-	return entry;
-}
-
-size_t hgm_present(const void *at, size_t length)
-{
-	int fd = CHECKED(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
-	size_t left = length / hgm_base, position = (uintptr_t)at / hgm_base, found = 0;
-	uint64_t entries[4096];
-
-	while (left) {
-		size_t count = left < 4096 ? left : 4096;
-
-		EXPECT_EQ(pread(fd, entries, count * 8, (off_t)(position * 8)), count * 8);
-		for (size_t entry = 0; entry < count; entry++)
-			found += entries[entry] >> 63;
-		position += count;
-		left -= count;
-	}
-	CHECKED(close(fd));
-	return found;
-}
-
-uint64_t hgm_pfn(const void *at)
-{
-	uint64_t entry = entry_of("/proc/self/pagemap", (uintptr_t)at / hgm_base);
-
-	if (!(entry >> 63))
-		HGM_FAIL("nothing is mapped at %p", at);
-	return entry & ((1ULL << 55) - 1);
-}
-
-uint64_t hgm_kpagecount(uint64_t pfn)
-{
-	return entry_of("/proc/kpagecount", pfn);
-}
-
-uint64_t hgm_kpageflags(uint64_t pfn)
-{
-	return entry_of("/proc/kpageflags", pfn);
-}
-
-static long field_of(const char *path, const char *field)
-{
-	FILE *file = fopen(path, "re");
-	size_t length = strlen(field);
-	char line[256];
-	long value = -1;
-
-	if (!file)
-		HGM_FAIL("%s: %s", path, strerror(errno));
-	while (value < 0 && fgets(line, sizeof(line), file))
-		if (!strncmp(line, field, length) && line[length] == ':')
-			value = strtol(line + length + 1, NULL, 10);
-	fclose(file);
-	if (value < 0)
-		HGM_FAIL("%s has no %s", path, field);
-	return value;
-}
-
-long hgm_status_kb(const char *field)
-{
-	return field_of("/proc/self/status", field);
+		FAIL_HERE("a child was killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+	if (WEXITSTATUS(status))
+		FAIL_HERE("a child failed (exit status %d)", WEXITSTATUS(status));
 }
 
 /* ---- the frame ---- */
 
-/* setjmp stays out of main, whose variables it would put at risk. */
-static __attribute__((noinline)) bool find_default_size(void)
+size_t hgm_random(size_t bound)
 {
-	if (setjmp(end_of_case))
-		return false;
-	hgm_huge = (size_t)field_of("/proc/meminfo", "Hugepagesize") * 1024;
-	return true;
+	static uint64_t state = 0x9e3779b97f4a7c15ULL;
+
+	state ^= state << 13;
+	state ^= state >> 7;
+	state ^= state << 17;
+	return state % bound;
 }
 
-static __attribute__((noinline)) int run_case(int number, const struct hgm_case *declared)
+static bool about_this_size(const struct hgm_case *declared)
 {
-	volatile int result = setjmp(end_of_case);
+	char words[128], *rest = words;
 
-	if (result == PASS) {
-		if (declared->needs_hgm && !hgm_present_in_kernel())
-			hgm_skip("kernel has no HGM");
-		declared->run();
+	if (!declared->sizes)
+		return true;
+	snprintf(words, sizeof(words), "%s", declared->sizes);
+	for (char *word; (word = strsep(&rest, " ")); )
+		if (!strcmp(word, size_name(hgm_huge)))
+			return true;
+	return false;
+}
+
+_Noreturn static void run(struct hgm_case *declared, int number)
+{
+	const struct sigaction action = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO };
+	struct utsname system;
+
+	current = declared;
+	current_number = number;
+	if (sigaction(SIGBUS, &action, NULL) || uname(&system))
+		FAIL_HERE("%s", strerror(errno));
+	if (!about_this_size(declared))
+		hgm_skip("not applicable: only about huge pages of %s", declared->sizes);
+	if (declared->arch && strcmp(declared->arch, strcmp(system.machine, "aarch64") ? system.machine : "arm64"))
+		hgm_skip("not applicable: only about %s", declared->arch);
+	const size_t *size = all_sizes();
+	while (*size && *size != hgm_huge)
+		size++;
+	if (!*size || *size == hgm_base)
+		FAIL_HERE("the kernel has no huge pages of %s", size_name(hgm_huge));
+	if (declared->needs_hgm && hgm_dialect() == HGM_NONE)
+		hgm_skip("kernel has no HGM");
+	declared->run();
+	if (in_child)
+		FAIL_HERE("a child ran into the end of the case");
+	finish(PASS, "");
+}
+
+/* Each case in a process of its own, so that one that dies leaves the others alone. */
+static int run_all(void)
+{
+	bool failed = false, passed = false;
+	int number = 0;
+
+	for (struct hgm_case *declared = cases; declared; declared = declared->next) {
+		pid_t pid;
+		int status;
+
+		number++;
+		fflush(stdout);
+		pid = fork();
+		if (pid == 0)
+			run(declared, number);
+		if (pid < 0 || waitpid(pid, &status, 0) != pid) {
+			printf("# fork or waitpid: %s\nnot ok %d %s\n", strerror(errno), number, declared->name);
+			failed = true;
+		} else if (WIFSIGNALED(status)) {
+			printf("# killed by signal %d (%s)\nnot ok %d %s\n", WTERMSIG(status),
+			       strsignal(WTERMSIG(status)), number, declared->name);
+			failed = true;
+		} else {
+			failed |= WEXITSTATUS(status) != PASS && WEXITSTATUS(status) != SKIP;
+			passed |= WEXITSTATUS(status) == PASS;
+		}
 	}
-	printf("%s %d %s", result == FAIL ? "not ok" : "ok", number, declared->name);
-	if (result == SKIP)
-		printf(" # SKIP %s", skip_reason);
-	printf("\n");
-	return result;
+	return failed ? FAIL : passed ? PASS : SKIP;
 }
 
-int main(int count, char **words)
+static int count_cases(void)
 {
-	static const struct option options[] = { { "case", required_argument, NULL, 'c' },
-						 { "huge-page-size", required_argument, NULL, 's' },
-						 { "list", no_argument, NULL, 'l' },
-						 { NULL, 0, NULL, 0 } };
-	const char *name = NULL;
-	bool failed = false, ran = false, list = false;
-	int planned = 0, number = 0;
+	int count = 0;
+
+	for (struct hgm_case *declared = cases; declared; declared = declared->next)
+		count++;
+	return count;
+}
+
+static int usage(const char *program)
+{
+	fprintf(stderr, "usage: %s [--list | --case NAME] [--huge-page-size BYTES]\n", program);
+	return USAGE;
+}
+
+static size_t default_huge_page_size(void)
+{
+	FILE *file = fopen("/proc/meminfo", "re");
+	size_t kilobytes = 0;
+	char line[256];
+
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, "Hugepagesize: %zu kB", &kilobytes) == 1)
+			break;
+	if (file)
+		fclose(file);
+	return kilobytes << 10;
+}
+
+int main(int argc, char **argv)
+{
+	const char *wanted = NULL;
+	struct hgm_case *declared = cases;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	hgm_base = (size_t)sysconf(_SC_PAGESIZE);
-	for (int option; (option = getopt_long(count, words, "", options, NULL)) != -1;) {
-		if (option == 'c')
-			name = optarg;
-		else if (option == 's')
-			hgm_huge = strtoul(optarg, NULL, 10);
-		else if (option == 'l')
-			list = true;
-		else
-			return USAGE;
+	hgm_base = sysconf(_SC_PAGESIZE);
+	for (int i = 1; i < argc; i++) {
+		if (!strcmp(argv[i], "--list") && argc == 2) {
+			for (; declared; declared = declared->next)
+				printf("%s\t%s\t%s\n", declared->name, declared->needs_hgm ? "hgm" : "stock",
+				       declared->claim);
+			return PASS;
+		} else if (!strcmp(argv[i], "--case") && i + 1 < argc) {
+			wanted = argv[++i];
+		} else if (!strcmp(argv[i], "--huge-page-size") && i + 1 < argc) {
+			char *end;
+
+			hgm_huge = strtoull(argv[++i], &end, 0);
+			if (*end || !hgm_huge || hgm_huge & (hgm_huge - 1))
+				return usage(argv[0]);
+		} else {
+			return usage(argv[0]);
+		}
 	}
-	for (const struct hgm_case *at = first; at; at = at->next) {
-		planned += !name || !strcmp(name, at->name);
-		if (list)
-			printf("%s: %s\n", at->name, at->claim);
-	}
-	if (list)
-		return PASS;
-	if (!planned) {
-		fprintf(stderr, "there is no case %s; --list shows them\n", name ? name : "");
+	if (!hgm_huge)
+		hgm_huge = default_huge_page_size();
+	if (!hgm_huge) {
+		fprintf(stderr, "%s: /proc/meminfo has no huge page size; give --huge-page-size\n", argv[0]);
 		return USAGE;
 	}
-	printf("KTAP version 1\n1..%d\n", planned);
-	if (!hgm_huge && !find_default_size())
-		return FAIL;
-	for (const struct hgm_case *at = first; at; at = at->next) {
-		int result;
-
-		if (name && strcmp(name, at->name))
-			continue;
-		result = run_case(++number, at);
-		failed |= result == FAIL;
-		ran |= result == PASS;
+	while (wanted && declared && strcmp(declared->name, wanted))
+		declared = declared->next;
+	if (!declared) {
+		fprintf(stderr, "%s: no case is called %s; --list prints them\n", argv[0], wanted ? wanted : "anything");
+		return USAGE;
 	}
-	return failed ? FAIL : ran ? PASS : SKIP;
+	printf("KTAP version 1\n1..%d\n", wanted ? 1 : count_cases());
+	if (wanted)
+		run(declared, 1);
+	return run_all();
 }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 /*
- * What guest tests in C stand on: a frame that runs cases and prints KTAP, expectations that end a case at once, and
- * the kernel interfaces around shared huge pages.
+ * What the guest tests stand on: a frame that runs cases and prints KTAP, expectations that end a case at once, and an
+ * area of huge pages that is mapped twice and knows what its first mapping must look like.
  *
  * A case is declared at top level, all arguments literals, since the harness reads them without compiling:
  *
- *	HGM_CASE(counts_once, "one piece raises the mapcount by one (RFC v1)", .deadline_s = 30)
+ *	HGM_CASE(counts_once, "one piece raises the mapcount by one [RFC v1 cover]", .deadline_s = 30)
  *	{
  *		...
  *	}
@@ -21,6 +21,7 @@
 
 #include <errno.h>
 #include <linux/userfaultfd.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -35,17 +36,20 @@
 #ifndef UFFD_FEATURE_EXACT_ADDRESS
 #define UFFD_FEATURE_EXACT_ADDRESS (1 << 11)
 #endif
+#define HGM_FEATURE_MINOR_HUGETLBFS_HGM (1ULL << 13) /* RFC v1 patch 23, RFC v2 */
 #define HGM_MADV_COLLAPSE 25
 #define HGM_MADV_SPLIT 26 /* PATCH v1 patch 9, v2 */
+
+/* ---- cases ---- */
 
 struct hgm_case {
 	const char *name;
 	const char *claim; /* what it shows and the fact it stands on */
 	bool needs_hgm;
 	void (*run)(void);
-	int deadline_s; /* this and what follows is for the harness; nothing in here looks at it */
-	const char *sizes;
-	const char *arch;
+	int deadline_s; /* for the harness; nothing in here looks at it */
+	const char *sizes; /* huge page sizes it is about, such as "2M 1G"; NULL: all */
+	const char *arch; /* the one architecture it is about; NULL: all */
 	struct hgm_case *next;
 };
 
@@ -68,7 +72,13 @@ void hgm_declare(struct hgm_case *declared);
 extern size_t hgm_base; /* size of a base page */
 extern size_t hgm_huge; /* size of the huge pages the case runs at */
 
-/* Each of these ends the case; in a forked child they end the child, which fails the case that waits for it. */
+/* ---- verdicts: each of these ends the case, from any thread or child ---- */
+
+/* The line of the case that called into the library, for the messages of what fails inside. */
+extern __thread const char *hgm_here_file;
+extern __thread int hgm_here_line;
+#define HGM_HERE (hgm_here_file = __FILE__, hgm_here_line = __LINE__)
+
 _Noreturn void hgm_fail_at(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
 _Noreturn void hgm_skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void hgm_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -76,10 +86,13 @@ void hgm_expect_eq_at(const char *file, int line, const char *what, long long se
 void hgm_expect_errno_at(const char *file, int line, const char *what, int seen, int expected);
 
 #define HGM_FAIL(...) hgm_fail_at(__FILE__, __LINE__, __VA_ARGS__)
+#define EXPECT(condition)                                                                                              \
+	((condition) ? (void)0 : hgm_fail_at(__FILE__, __LINE__, "%s: expected true, saw false", #condition))
 #define EXPECT_EQ(seen, expected)                                                                                      \
-	hgm_expect_eq_at(__FILE__, __LINE__, #seen, (long long)(seen), (long long)(expected))
+	(HGM_HERE, hgm_expect_eq_at(__FILE__, __LINE__, #seen, (long long)(seen), (long long)(expected)))
 /* For calls that return 0 or an errno. */
-#define EXPECT_ERRNO(seen, expected) hgm_expect_errno_at(__FILE__, __LINE__, #seen, (seen), (expected))
+#define EXPECT_ERRNO(seen, expected)                                                                                   \
+	(HGM_HERE, hgm_expect_errno_at(__FILE__, __LINE__, #seen, (seen), (expected)))
 /* For system calls that must work; the value is the call's. */
 #define CHECKED(call)                                                                                                  \
 	({                                                                                                             \
@@ -89,53 +102,200 @@ void hgm_expect_errno_at(const char *file, int line, const char *what, int seen,
 		checked_value;                                                                                         \
 	})
 
-/* Whether the kernel has HGM, asked once. Fails the case if its answers are those of no posted version. */
-bool hgm_present_in_kernel(void);
+/* ---- the kernel's dialect ---- */
+
+/* How high-granularity mapping is switched on, and what the mapcount must be, differ between the posted versions. */
+enum hgm_dialect {
+	HGM_NONE, /* the kernel has no high-granularity mapping */
+	HGM_RFC1, /* always on in shared mappings; mapcount: one for each VMA that maps any piece */
+	HGM_RFC2, /* feature bit 13; mapcount: one for each page table entry that maps any piece */
+	HGM_V1, /* MADV_SPLIT; mapcount as RFC2 */
+	HGM_V2, /* MADV_SPLIT; mapcount: whole mappings, plus those of the piece at hand */
+};
+
+/* Asks the kernel, once. Fails the case if the kernel's answers are those of no version. */
+enum hgm_dialect hgm_dialect(void);
 /* Ends a case about kernels without HGM as not applicable where there is HGM. */
 void hgm_only_without_hgm(void);
 
+/* ---- an area of huge pages ---- */
+
+/* Flags of hgm_area_open. */
+enum {
+	HGM_MESSAGES = 1, /* a fault on a hole waits and sends a message; else it raises SIGBUS */
+	HGM_ROUNDED = 2, /* do not ask for UFFD_FEATURE_EXACT_ADDRESS */
+	HGM_PRIVATE = 4, /* the primary mapping is MAP_PRIVATE */
+	HGM_PLAIN = 8, /* no userfaultfd: faults are filled from the page cache */
+};
+
 /*
- * A memfd of huge pages, mapped twice. The alias is written and maps whole pages; the primary is registered for minor
- * faults, starts empty, and is what cases map in pieces. A fault on a hole of the primary raises SIGBUS.
+ * A memfd of huge pages, mapped twice. The alias mapping is written and maps whole pages; the primary mapping is
+ * registered for minor faults, starts empty, and is what cases map in pieces. `leaf` says what the primary must look
+ * like: for each of its base pages 0 for a hole, else the size of the page table leaf that maps it. The calls below keep
+ * it up to date, and the hgm_expect_ calls compare the kernel with it.
  */
 struct hgm_area {
 	int fd;
-	int uffd;
+	int uffd; /* -1 with HGM_PLAIN */
+	unsigned flags;
+	size_t pages; /* huge pages */
 	size_t length; /* bytes */
 	unsigned char *alias;
 	unsigned char *primary;
-	uint64_t head; /* page frame of the first huge page's first base page */
+	uint64_t *head; /* page frame of each huge page's first base page */
+	size_t *leaf;
+	long hugetlb_kb; /* HugetlbPages and VmPTE of the process while the primary is empty */
+	long table_kb;
 };
 
-/* Opens an area of `pages` huge pages with a tag in each base page; `flags` are mmap's for the primary. */
-void hgm_area_open(struct hgm_area *area, size_t pages, int flags);
-void hgm_area_close(struct hgm_area *area);
+/*
+ * Opens an area of `pages` huge pages with tags in it. Both mappings lie in one page table of the level that maps
+ * whole huge pages, and the alias has populated it, so VmPTE grows by what is below that level and nothing else.
+ */
+void hgm_area_open_(struct hgm_area *area, size_t pages, unsigned flags);
+/* Unmaps the primary; then the rest. */
+void hgm_unmap_primary_(struct hgm_area *area);
+void hgm_area_close_(struct hgm_area *area);
+
+/* The tag of a base page of an area, by its number; never 0 and never that of a neighbour. */
 uint64_t hgm_tag(size_t base_page);
-/* The primary reads, at each base page of this range, what the alias has written there. */
-void hgm_expect_tags(const struct hgm_area *area, size_t offset, size_t length);
-/* UFFDIO_CONTINUE and MADV_COLLAPSE of a part of the primary: 0 or errno. */
-int hgm_continue(const struct hgm_area *area, size_t offset, size_t length);
-int hgm_collapse(const struct hgm_area *area, size_t offset, size_t length);
-/* Whether reading a byte raises SIGBUS. */
-bool hgm_sigbus(const void *at);
+/* Expects both words that carry the tag of the base page of this number at `at`. */
+void hgm_expect_tag_(const void *at, size_t base_page);
 
-/* A userfaultfd with these features, and the registration of a range with it; both 0 (or a descriptor) or -errno. */
-int hgm_uffd(uint64_t features);
-int hgm_register(int uffd, void *at, size_t length, uint64_t mode);
+/* UFFDIO_CONTINUE of a part of the primary: 0 or errno; `mapped`, if given, is what the kernel says it has mapped. */
+int hgm_try_continue(const struct hgm_area *area, size_t offset, size_t length, long long *mapped);
+/* The same where it must work; the largest size that is aligned and fits is used at each step. */
+void hgm_continue_(struct hgm_area *area, size_t offset, size_t length);
+/* MADV_COLLAPSE of a part of the primary: 0 or errno. */
+int hgm_try_collapse(const struct hgm_area *area, size_t offset, size_t length);
+/* The same where it must work: entries with pieces below become leaves, holes and all; empty ones stay empty. */
+void hgm_collapse_(struct hgm_area *area, size_t offset, size_t length);
+/* Notes that a part of the primary is mapped no more. */
+void hgm_now_empty(struct hgm_area *area, size_t offset, size_t length);
+/* Notes that a fault without a pager has filled the hole at `offset`, with the size of the entry that was empty. */
+void hgm_now_faulted(struct hgm_area *area, size_t offset);
+/* The largest size that the kernel may use for a leaf at `offset` with `length` left to map. */
+size_t hgm_step(size_t offset, size_t length);
 
-/* Forks: true in the child, which ends with hgm_child_done. hgm_join fails the case if the child has failed. */
-bool hgm_fork(pid_t *child);
+/* The sizes smaller than the huge page that the kernel can map, largest first, ended by 0; the base page is the last. */
+const size_t *hgm_piece_sizes(void);
+
+/* Exactly the mapped pieces are present in pagemap, at the right page frames, and read right through both mappings. */
+void hgm_expect_pieces_(const struct hgm_area *area);
+/* HugetlbPages and VmPTE are right to the byte. Not for cases with threads or allocations, which have tables too. */
+void hgm_expect_counters_(const struct hgm_area *area);
+/* kpagecount of every base page: `others` for mappings of the whole page elsewhere, plus what the primary counts for. */
+void hgm_expect_mapcount_(const struct hgm_area *area, unsigned others);
+/* All three, with the alias as the only other mapping. */
+void hgm_expect_shape_(const struct hgm_area *area);
+/* What one mapping that looks like `leaf` adds to the mapcount of base page `piece` of huge page `page`. */
+unsigned hgm_mapcount_share(const struct hgm_area *area, size_t page, size_t piece);
+
+#define hgm_area_open(...) (HGM_HERE, hgm_area_open_(__VA_ARGS__))
+#define hgm_unmap_primary(...) (HGM_HERE, hgm_unmap_primary_(__VA_ARGS__))
+#define hgm_area_close(...) (HGM_HERE, hgm_area_close_(__VA_ARGS__))
+#define hgm_expect_tag(...) (HGM_HERE, hgm_expect_tag_(__VA_ARGS__))
+#define hgm_continue(...) (HGM_HERE, hgm_continue_(__VA_ARGS__))
+#define hgm_collapse(...) (HGM_HERE, hgm_collapse_(__VA_ARGS__))
+#define hgm_expect_pieces(...) (HGM_HERE, hgm_expect_pieces_(__VA_ARGS__))
+#define hgm_expect_counters(...) (HGM_HERE, hgm_expect_counters_(__VA_ARGS__))
+#define hgm_expect_mapcount(...) (HGM_HERE, hgm_expect_mapcount_(__VA_ARGS__))
+#define hgm_expect_shape(...) (HGM_HERE, hgm_expect_shape_(__VA_ARGS__))
+
+/* ---- faults ---- */
+
+/* Reads a byte: true if that raised SIGBUS; `code` and `address` as siginfo has them. */
+bool hgm_sigbus(const void *at, int *code, void **address);
+/* Expects that every hole of the primary raises SIGBUS (or, if there are many, a sample with both ends of each). */
+void hgm_expect_holes_(const struct hgm_area *area);
+/* Waits for the next message of the area's userfaultfd; fails if none comes. */
+struct uffd_msg hgm_message_(const struct hgm_area *area);
+/* Expects that no message is waiting. */
+void hgm_expect_no_message_(const struct hgm_area *area);
+
+/* A thread that reads the word at an address, as a fault that may take its time. */
+struct hgm_reader {
+	pthread_t thread;
+	const volatile uint64_t *at;
+	uint64_t value;
+};
+void hgm_reader_start_(struct hgm_reader *reader, const void *at);
+/* Waits for the reader, fails if it does not end, and returns what it read. */
+uint64_t hgm_reader_join_(struct hgm_reader *reader);
+/* pthread_create and pthread_join that fail the case; a thread that does not end is one left asleep. */
+void hgm_thread_start_(pthread_t *thread, void *(*body)(void *), void *argument);
+void hgm_thread_join_(pthread_t thread);
+
+#define hgm_expect_holes(...) (HGM_HERE, hgm_expect_holes_(__VA_ARGS__))
+#define hgm_message(...) (HGM_HERE, hgm_message_(__VA_ARGS__))
+#define hgm_expect_no_message(...) (HGM_HERE, hgm_expect_no_message_(__VA_ARGS__))
+#define hgm_reader_start(...) (HGM_HERE, hgm_reader_start_(__VA_ARGS__))
+#define hgm_reader_join(...) (HGM_HERE, hgm_reader_join_(__VA_ARGS__))
+#define hgm_thread_start(...) (HGM_HERE, hgm_thread_start_(__VA_ARGS__))
+#define hgm_thread_join(...) (HGM_HERE, hgm_thread_join_(__VA_ARGS__))
+
+/* ---- children ---- */
+
+/* A forked process. What it expects in vain fails the case: it ends with a status, and hgm_join sees it. */
+struct hgm_child {
+	pid_t pid;
+	int channel;
+};
+
+/* True in the child, which must end with hgm_child_done. It dies with its parent. */
+bool hgm_fork_(struct hgm_child *child);
 _Noreturn void hgm_child_done(void);
-void hgm_join(pid_t child);
+/* Steps in turn: one side tells, the other waits. Waiting for one that has ended fails the case. */
+void hgm_tell_(const struct hgm_child *child);
+void hgm_wait_(const struct hgm_child *child);
+void hgm_join_(struct hgm_child *child);
 
-/* How many base pages of a range are mapped, by pagemap; and the page frame at an address, which must be mapped. */
+#define hgm_fork(...) (HGM_HERE, hgm_fork_(__VA_ARGS__))
+#define hgm_tell(...) (HGM_HERE, hgm_tell_(__VA_ARGS__))
+#define hgm_wait(...) (HGM_HERE, hgm_wait_(__VA_ARGS__))
+#define hgm_join(...) (HGM_HERE, hgm_join_(__VA_ARGS__))
+
+/* ---- what the kernel shows ---- */
+
+#define HGM_PM_PRESENT (1ULL << 63)
+#define HGM_PM_PFN ((1ULL << 55) - 1)
+enum { HGM_KPF_UPTODATE = 3, HGM_KPF_MMAP = 11, HGM_KPF_HEAD = 15, HGM_KPF_TAIL = 16, HGM_KPF_HUGE = 17 };
+
+/* pagemap of this process for `count` base pages from `at`; one entry; or how many of them are present. */
+void hgm_pagemap_range(const void *at, size_t count, uint64_t *entries);
+uint64_t hgm_pagemap(const void *at);
 size_t hgm_present(const void *at, size_t length);
-uint64_t hgm_pfn(const void *at);
+/* Page frame that is mapped at an address; fails if none is. */
+uint64_t hgm_pfn_(const void *at);
 uint64_t hgm_kpagecount(uint64_t pfn);
 uint64_t hgm_kpageflags(uint64_t pfn);
-/* A field of /proc/self/status in kB, such as "VmPTE". */
+/* Expects that each base page of a huge page is counted so often. */
+void hgm_expect_count_(uint64_t head, unsigned count);
+/* A field of /proc/self/status in kB, such as "VmPTE"; fails if it is not there. */
 long hgm_status_kb(const char *field);
-int hgm_memfd(size_t pages);
-void *hgm_map(int fd, size_t length, int flags);
+/* A counter of the pool of the case's huge page size: "nr", "free", "resv", "surplus". */
+long hgm_pool(const char *counter);
+void hgm_need_pages_(size_t pages);
+/* A number in a file of /proc or /sys. */
+long hgm_read_number(const char *path);
+void hgm_write_number(const char *path, long value);
+
+#define hgm_pfn(...) (HGM_HERE, hgm_pfn_(__VA_ARGS__))
+#define hgm_expect_count(...) (HGM_HERE, hgm_expect_count_(__VA_ARGS__))
+#define hgm_need_pages(...) (HGM_HERE, hgm_need_pages_(__VA_ARGS__))
+
+/* ---- small things ---- */
+
+/* A memfd of huge pages, and a shared or private mapping of it. */
+int hgm_memfd_(size_t pages);
+void *hgm_map_(int fd, size_t offset, size_t length, int flags);
+/* A userfaultfd with these features, or -errno. */
+int hgm_uffd(uint64_t features);
+int hgm_try_register(int uffd, void *at, size_t length, uint64_t mode);
+/* A number in 0..bound-1 from a fixed sequence, the same in every run. */
+size_t hgm_random(size_t bound);
+
+#define hgm_memfd(...) (HGM_HERE, hgm_memfd_(__VA_ARGS__))
+#define hgm_map(...) (HGM_HERE, hgm_map_(__VA_ARGS__))
 
 #endif

@@ -1,67 +1,138 @@
 # SPDX-License-Identifier: MIT
-"""Mapcounts of huge pages that several processes map, and the pool that they come from."""
+"""The mapcount of a huge page that several processes map, whole or in pieces, and that they leave in any order."""
 
 from __future__ import annotations
 
-import os
+import itertools
+import sys
+from pathlib import Path
+
+# By hand, from the checkout; the harness sets PYTHONPATH itself.
+sys.path.append(str(Path(__file__).resolve().parent.parent / "lib"))
 
 import hgm
 
 
-@hgm.stock_case("three processes that map a page count as three, then two, then one (fs/proc/page.c:kpagecount_read)")
-def processes_count(size: int) -> None:
-    """Children map it while the parent looks."""
-    fd = hgm.memfd(size, 1)
-    memory = hgm.map_file(fd, size)
-    hgm.write(memory, 1)
-    frame = hgm.pfn(memory)
-
-    def child(depth: int) -> None:
-        hgm.read(memory)
-        hgm.expect(f"mapcount with {depth} processes", hgm.mapcount(frame), depth)
-        if depth < 3:
-            hgm.in_child(lambda: child(depth + 1))
-            hgm.expect(f"mapcount back with {depth} processes", hgm.mapcount(frame), depth)
-
-    child(1)
-    hgm.unmap(memory, size)
-    hgm.expect("mapcount when only the file holds it", hgm.mapcount(frame), 0)
-    os.close(fd)
+def expect_everywhere(area: hgm.Area, count: int, when: str) -> None:
+    """Expect this mapcount at each base page of the area's first huge page."""
+    hgm.expect_count(f"the huge page {when}", area.head[0], [count] * area.pieces)
 
 
-@hgm.stock_case("a page is taken from the pool when it is touched, and is back when its file goes (mm/hugetlb.c)")
-def pool_is_refilled(size: int) -> None:
-    """Reservation at mmap, allocation at the first touch, both undone at the end."""
-    free = hgm.pool(size)
-    fd = hgm.memfd(size, 1)
-    memory = hgm.map_file(fd, size)
-    hgm.expect("reserved", (hgm.pool(size), hgm.pool(size, "resv")), (free, 1))
-    hgm.write(memory, 1)
-    hgm.expect("allocated", (hgm.pool(size), hgm.pool(size, "resv")), (free - 1, 0))
-    hgm.unmap(memory, size)
-    hgm.expect("held by the file", hgm.pool(size), free - 1)
-    os.close(fd)
-    hgm.expect("free again", hgm.pool(size), free)
+@hgm.stock_case(
+    "two and three processes that touch one shared huge page make its mapcount 2 and 3 at every base page, and it "
+    "falls again as they exit [fs/proc/page.c:kpagecount_read, mm/util.c:__page_mapcount]"
+)
+def each_process_counts(context: hgm.Context) -> None:
+    area = hgm.Area(context, 1, plain=True)
+
+    def touch(parent: hgm.Child) -> None:
+        hgm.expect_eq("base pages mapped before the touch", hgm.present(area.alias, area.length), 0)
+        hgm.expect_eq("what the child read", hgm.words(area.alias, area.length)[0], hgm.tag(0))
+        parent.tell()
+        parent.wait()
+
+    expect_everywhere(area, 1, "of one process")
+    children = []
+    for count in (2, 3):
+        children.append(hgm.Child(touch))
+        children[-1].wait()
+        expect_everywhere(area, count, f"of {count} processes")
+    for count, child in zip((2, 1), children, strict=True):
+        child.tell()
+        child.join()
+        expect_everywhere(area, count, f"after an exit, of {count} processes")
+    area.close()
 
 
-@hgm.case("a page mapped only at its last piece goes back to the pool (RFC v1 refcount rule)")
-def last_piece_returns(size: int) -> None:
-    """A reference that is not dropped with the mapping would keep the page for ever."""
-    free = hgm.pool(size)
-    fd = hgm.memfd(size, 1)
-    alias, primary = hgm.map_file(fd, size), hgm.map_file(fd, size)
-    hgm.write(alias, 1)
-    frame = hgm.pfn(alias)
-    uffd = hgm.Userfault()
-    uffd.register(primary, size)
-    hgm.expect("CONTINUE", uffd.try_continue(primary + size - hgm.BASE, hgm.BASE), 0)
-    hgm.expect("mapcount", hgm.mapcount(frame), 2)
-    hgm.unmap(primary, size)
-    hgm.expect("mapcount without the primary", hgm.mapcount(frame), 1)
-    hgm.unmap(alias, size)
-    uffd.close()
-    os.close(fd)
-    hgm.expect("free pages", hgm.pool(size), free)
+@hgm.stock_case(
+    "the pool has its page back when the last of three processes is gone, in whatever order they exit "
+    "[mm/hugetlb.c:free_huge_page]",
+    deadline_s=90,
+)
+def pool_is_full_again(context: hgm.Context) -> None:
+    before = context.pool("free"), context.pool("resv")
+    for order in itertools.permutations(range(2)):
+        area = hgm.Area(context, 1, plain=True)
+
+        def touch(parent: hgm.Child, area: hgm.Area = area) -> None:
+            hgm.expect_eq("what the child read", hgm.words(area.primary, area.length)[0], hgm.tag(0))
+            parent.tell()
+            parent.wait()
+
+        children = [hgm.Child(touch) for _ in range(2)]
+        for child in children:
+            child.wait()
+        expect_everywhere(area, 3, "of three processes")
+        head = area.head[0]
+        area.close()
+        hgm.expect_count("the huge page without its first owner", head, [2] * context.pieces)
+        hgm.expect_eq("free pages while two processes hold one", context.pool("free"), before[0] - 1)
+        for left, number in zip((1, 0), order, strict=True):
+            children[number].tell()
+            children[number].join()
+            hgm.expect_count(f"the huge page with {left} owners", head, [left] * context.pieces)
+        hgm.expect_eq("free and reserved pages", (context.pool("free"), context.pool("resv")), before)
+
+
+def piece_holder(area: hgm.Area, piece: int) -> hgm.Child:
+    """A process that maps one piece of the area's first page and nothing else, until it is told to end."""
+
+    def hold(parent: hgm.Child) -> None:
+        # The child's copy of the parent's mapping is not registered; it makes one of its own.
+        mine = hgm.Area.attach(area)
+        mine.continue_(piece * area.base, area.base)
+        mine.expect_pieces()
+        hgm.unmap(mine.alias, mine.length)  # looked at for its tags; it must not count here
+        parent.tell()
+        parent.wait()
+
+    child = hgm.Child(hold)
+    child.wait()
+    return child
+
+
+@hgm.case(
+    "processes that each map another piece of one page count as the dialect says, and the count falls as each exits, "
+    "whichever piece it had [RFC v1 cover: one for each VMA that maps any piece]"
+)
+def pieces_of_three_processes(context: hgm.Context) -> None:
+    area = hgm.Area(context, 1)
+    pieces = [0, 1, context.pieces - 1]
+    children = [piece_holder(area, piece) for piece in pieces]
+    spoken = hgm.dialect(context)
+
+    def expect(held: list[int]) -> None:
+        alike = spoken is not hgm.Dialect.V2
+        counts = [1 + (len(held) if alike else held.count(piece)) for piece in range(context.pieces)]
+        hgm.expect_count(f"the huge page with pieces {held} held", area.head[0], counts)
+
+    expect(pieces)
+    for child, left in zip((children[1], children[0], children[2]), ([0, pieces[2]], [pieces[2]], []), strict=True):
+        child.tell()
+        child.join()
+        expect(left)
+    area.close()
+
+
+@hgm.case(
+    "one process maps pieces, one the whole page: each leaves the other's count and contents alone "
+    "[RFC v1 cover: one for each VMA that maps any piece]"
+)
+def pieces_beside_whole_page(context: hgm.Context) -> None:
+    free_before = context.pool("free")
+    area = hgm.Area(context, 1)
+    area.continue_(0, context.huge)
+    area.expect_mapcount(1)
+    child = piece_holder(area, 2)
+    hgm.expect_eq("mapcount of the piece", hgm.kpagecount(area.head[0] + 2)[0], 3)
+    area.expect_pieces()
+    area.unmap_primary()
+    hgm.expect_eq("mapcount of the piece without the whole page", hgm.kpagecount(area.head[0] + 2)[0], 2)
+    child.tell()
+    child.join()
+    expect_everywhere(area, 1, "after the child's exit")
+    area.close()
+    hgm.expect_eq("free pages", context.pool("free"), free_before)
 
 
 if __name__ == "__main__":

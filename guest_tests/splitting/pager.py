@@ -1,84 +1,105 @@
 # SPDX-License-Identifier: MIT
-"""Minor faults handled by a pager, as a live migration has them."""
+"""Pagers: programs that answer minor faults, page by page as today, or piece by piece."""
 
 from __future__ import annotations
 
-import os
-import select
-import struct
-import threading
+import errno
+import random
+import sys
+from pathlib import Path
+
+# By hand, from the checkout; the harness sets PYTHONPATH itself.
+sys.path.append(str(Path(__file__).resolve().parent.parent / "lib"))
 
 import hgm
 
-FLAG_MINOR = 1 << 2
+
+@hgm.stock_case(
+    "an unmodified pager that CONTINUEs whole huge pages sees one message for each, with the huge page's address "
+    "[fs/userfaultfd.c:userfault_msg; Peter Xu on RFC v1: users who did not opt in]"
+)
+def whole_page_pager(context: hgm.Context) -> None:
+    area = hgm.Area(context, 2, rounded=True)
+    pager = hgm.Pager(area, context.huge)
+    numbers = [5, 3, context.pieces + 7, 0, 2 * context.pieces - 1, context.pieces]
+    reader = hgm.Reader([area.primary + number * context.base for number in numbers])
+    reader.finish()
+    hgm.expect_eq("what the reader saw", reader.values, [hgm.tag(number) for number in numbers])
+    addresses = [message.address for message in pager.stop()]
+    hgm.expect_eq("addresses of the messages", addresses, [area.primary, area.primary + context.huge])
+    area.now_whole(0)
+    area.now_whole(1)
+    area.expect_pieces()
+    area.expect_mapcount(1)
+    area.close()
 
 
-def first_message(size: int, features: int, at: int) -> tuple[int, int]:
-    """Let a thread read at `at` into a page that is in the cache; return offset and flags of the message it raises.
-
-    The page is then mapped as a whole, and the thread must have read its tag.
-    """
-    fd = hgm.memfd(size, 1)
-    alias, primary = hgm.map_file(fd, size), hgm.map_file(fd, size)
-    hgm.fill(alias, size)
-    uffd = hgm.Userfault(features)
-    uffd.register(primary, size)
-    seen: list[int] = []
-    reader = threading.Thread(target=lambda: seen.append(hgm.read_waiting(primary + at)), daemon=True)
-    reader.start()
-    ready, _, _ = select.select([uffd.fd], [], [], 30)
-    hgm.expect("a message came", bool(ready), True)
-    # struct uffd_msg: event, then flags and address of a page fault
-    message = os.read(uffd.fd, 32)
-    flags, address = struct.unpack_from("QQ", message, 8)
-    hgm.expect("CONTINUE", uffd.try_continue(primary, size), 0)
-    reader.join(30)
-    hgm.expect("what the reader read", seen, [hgm.tag(at // hgm.BASE)])
-    hgm.expect("further messages", select.select([uffd.fd], [], [], 0)[0], [])
-    uffd.close()
-    for mapping in (primary, alias):
-        hgm.unmap(mapping, size)
-    os.close(fd)
-    return address - primary, flags
+@hgm.stock_case(
+    "a page that is mapped sends no message, one that was dropped with MADV_DONTNEED sends one again "
+    "[mm/hugetlb.c:hugetlb_no_page]"
+)
+def dropped_page_faults_again(context: hgm.Context) -> None:
+    area = hgm.Area(context, 1)
+    pager = hgm.Pager(area, context.huge)
+    at = area.primary + 9 * context.base
+    for _ in range(2):
+        for _ in range(2):
+            reader = hgm.Reader([at])
+            reader.finish()
+            hgm.expect_eq("what the reader saw", reader.values, [hgm.tag(9)])
+        hgm.expect_errno("MADV_DONTNEED", hgm.madvise(area.primary, context.huge, hgm.MADV_DONTNEED), 0)
+        hgm.expect_eq("base pages mapped after MADV_DONTNEED", hgm.present(area.primary, context.huge), 0)
+    messages = pager.stop()
+    hgm.expect_eq("messages", messages, [hgm.Message(at, hgm.FLAG_MINOR)] * 2)
+    area.close()
 
 
-@hgm.stock_case("one fault, one message, rounded to the huge page (mm/hugetlb.c:hugetlb_handle_userfault)")
-def rounded_message(size: int) -> None:
-    """A program that handles whole huge pages sees the same with HGM as without."""
-    offset, flags = first_message(size, hgm.UFFD_MINOR_HUGETLBFS, 5 * hgm.BASE)
-    hgm.expect("offset in the message", offset, 0)
-    hgm.expect("minor", flags & FLAG_MINOR, FLAG_MINOR)
+@hgm.case(
+    "a pager that CONTINUEs base pages serves readers in random order: one message for each piece, with the address "
+    "touched, and exactly those pieces mapped [RFC v1 patches 14 and 20]",
+    deadline_s=90,
+)
+def base_page_pager(context: hgm.Context) -> None:
+    area = hgm.Area(context, 1)
+    pager = hgm.Pager(area, context.base)
+    numbers = random.Random(1).sample(range(context.pieces), min(200, context.pieces // 2))
+    readers = [hgm.Reader([area.primary + n * context.base + 8 * (n % 3) for n in numbers[i::3]]) for i in range(3)]
+    for i, reader in enumerate(readers):
+        reader.finish()
+        first_words = [hgm.tag(n) if n % 3 == 0 else 0 for n in numbers[i::3]]
+        hgm.expect_eq(f"what reader {i} saw", reader.values, first_words)
+    messages = pager.stop()
+    expected = sorted(area.primary + n * context.base + 8 * (n % 3) for n in numbers)
+    hgm.expect_eq("addresses of the messages", sorted(message.address for message in messages), expected)
+    for number in numbers:
+        area.leaf[number] = context.base
+    area.expect_pieces()
+    area.expect_mapcount(1)
+    area.close()
 
 
-@hgm.stock_case("with EXACT_ADDRESS the message has the very address (fs/userfaultfd.c:userfault_msg)")
-def exact_message(size: int) -> None:
-    """That is what a pager needs to know which piece is wanted."""
-    offset, _ = first_message(size, hgm.UFFD_MINOR_HUGETLBFS | hgm.UFFD_EXACT_ADDRESS, 5 * hgm.BASE)
-    hgm.expect("offset in the message", offset, 5 * hgm.BASE)
-
-
-@hgm.case("a pager fills random pieces until the page is full, each right at once (RFC v1 patch 20)", deadline_s=120,
-          sizes="64K 2M 32M")  # fmt: skip
-def random_until_full(size: int) -> None:
-    """Each piece is read through the primary mapping as soon as it is there, and only then counted as mapped."""
-    fd = hgm.memfd(size, 1)
-    alias, primary = hgm.map_file(fd, size), hgm.map_file(fd, size)
-    hgm.fill(alias, size)
-    uffd = hgm.Userfault()
-    uffd.register(primary, size)
-    pieces = size // hgm.BASE
-    order = [number * 7919 % pieces for number in range(pieces)]  # a prime step visits each piece once
-    for done, piece in enumerate(order, 1):
-        at = primary + piece * hgm.BASE
-        hgm.expect(f"CONTINUE of piece {piece}", uffd.try_continue(at, hgm.BASE), 0)
-        hgm.expect(f"tag of piece {piece}", hgm.read(at), hgm.tag(piece))
-        if done % 64 == 0:
-            hgm.expect("base pages mapped", hgm.present(primary, size), done)
-    hgm.expect("base pages mapped", hgm.present(primary, size), pieces)
-    uffd.close()
-    for mapping in (primary, alias):
-        hgm.unmap(mapping, size)
-    os.close(fd)
+@hgm.case(
+    "a fetcher that maps every piece in order while readers fault on random ones: each piece is mapped once, by one of "
+    "them, until the page is full [RFC v1 cover: on-demand and background fetch]",
+    deadline_s=120,
+    sizes="64K 2M 32M",
+)
+def pager_and_fetcher(context: hgm.Context) -> None:
+    area = hgm.Area(context, 2)
+    pager = hgm.Pager(area, context.base)
+    numbers = random.Random(2).sample(range(len(area.leaf)), min(300, context.pieces))
+    readers = [hgm.Reader([area.primary + number * context.base for number in numbers[i::2]]) for i in range(2)]
+    for number in range(len(area.leaf)):
+        error, _ = area.try_continue(number * context.base, context.base)
+        hgm.expect(error in (0, errno.EEXIST), f"CONTINUE of base page {number} gives 0 or EEXIST, {error} here")
+        area.leaf[number] = context.base
+    for i, reader in enumerate(readers):
+        reader.finish()
+        hgm.expect_eq(f"what reader {i} saw", reader.values, [hgm.tag(number) for number in numbers[i::2]])
+    pager.stop()
+    area.expect_pieces()
+    area.expect_mapcount(1)
+    area.close()
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ EXPECTED = {
     "nothing": ("error", "ktap", "printed nothing"),
     "plan_short": ("error", "ktap", "plan 3, saw 1"),
     "exit_clash": ("fail", "exit", "exit status 1"),
-    "signal_death": ("error", "exit", "SIGSEGV"),
+    "signal": ("error", "exit", "SIGSEGV"),
     "lockup": ("hang", "deadline", "did not end within"),
 }
 

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: MIT
+/* Other calls on granular mappings: they work as on whole huge pages, or refuse with a clean error. */
+#include "hgm.h"
+
+#include <sys/uio.h>
+
+/* What process_vm_readv copies of this process's own memory: bytes, or -errno. */
+static long read_memory(void *to, const void *from, size_t length)
+{
+	struct iovec local = { .iov_base = to, .iov_len = length };
+	struct iovec remote = { .iov_base = (void *)from, .iov_len = length };
+	ssize_t got = process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
+
+	return got < 0 ? -errno : got;
+}
+
+static bool in_core(const void *at)
+{
+	unsigned char answer;
+
+	EXPECT_EQ(CHECKED(mincore((void *)at, hgm_base, &answer)), 0);
+	return answer & 1;
+}
+
+STOCK_CASE(mincore_stays_within, "mincore of part of a huge page answers for that part and writes no byte beyond it "
+	   "[mm/mincore.c:mincore_hugetlb]")
+{
+	struct hgm_area area;
+	unsigned char answers[8];
+
+	hgm_area_open(&area, 1, 0);
+	EXPECT(!in_core(area.primary + hgm_base));
+	hgm_continue(&area, 0, hgm_huge);
+	memset(answers, 0x55, sizeof(answers));
+	EXPECT_EQ(CHECKED(mincore(area.primary + 3 * hgm_base, 4 * hgm_base, answers)), 0);
+	for (size_t i = 0; i < sizeof(answers); i++)
+		EXPECT_EQ(answers[i], i < 4 ? 1 : 0x55);
+	EXPECT(in_core(area.primary + hgm_huge - hgm_base));
+}
+
+STOCK_CASE(mremap_moves, "mremap moves whole huge pages: the same page frames at the new place, counted once "
+	   "[mm/hugetlb.c:move_hugetlb_page_tables]")
+{
+	struct hgm_area area;
+	void *place, *moved;
+
+	hgm_area_open(&area, 1, HGM_PLAIN);
+	hgm_expect_tag(area.primary, 0);
+	hgm_now_faulted(&area, 0);
+	place = hgm_map(area.fd, 0, hgm_huge, MAP_SHARED);
+	moved = mremap(area.primary, hgm_huge, hgm_huge, MREMAP_MAYMOVE | MREMAP_FIXED, place);
+	EXPECT(moved == place);
+	area.primary = moved;
+	hgm_expect_pieces(&area);
+	hgm_expect_mapcount(&area, 1);
+}
+
+STOCK_CASE(read_by_process, "process_vm_readv reads a mapped huge page at odd offsets, and not one whose fault would "
+	   "wait for a pager [mm/hugetlb.c:follow_hugetlb_page]")
+{
+	struct hgm_area area;
+	uint64_t word = 0;
+
+	hgm_area_open(&area, 1, 0);
+	EXPECT_EQ(read_memory(&word, area.primary + 7 * hgm_base, 8), -EFAULT);
+	hgm_continue(&area, 0, hgm_huge);
+	EXPECT_EQ(read_memory(&word, area.primary + 7 * hgm_base, 8), 8);
+	EXPECT_EQ(word, hgm_tag(7));
+}
+
+HGM_CASE(mincore_of_pieces, "mincore tells mapped pieces from holes, at odd offsets, and writes no byte beyond the "
+	 "request [RFC v2 and later write one byte for each base page of the entry]")
+{
+	struct hgm_area area;
+	unsigned char answers[16];
+
+	hgm_area_open(&area, 1, 0);
+	hgm_continue(&area, hgm_base, hgm_base);
+	hgm_continue(&area, 4 * hgm_base, 2 * hgm_base);
+	memset(answers, 0x55, sizeof(answers));
+	EXPECT_EQ(CHECKED(mincore(area.primary + hgm_base, 6 * hgm_base, answers)), 0);
+	const unsigned char expected[] = { 1, 0, 0, 1, 1, 0, 0x55, 0x55 };
+	for (size_t i = 0; i < sizeof(expected); i++)
+		EXPECT_EQ(answers[i], expected[i]);
+	for (size_t i = 0; i < 8; i++)
+		EXPECT_EQ(in_core(area.primary + i * hgm_base), area.leaf[i] != 0);
+	/* A leaf of the largest size below the huge page, asked for a part. */
+	if (hgm_piece_sizes()[0] > hgm_base) {
+		size_t size = hgm_piece_sizes()[0];
+
+		hgm_continue(&area, size, size);
+		memset(answers, 0x55, sizeof(answers));
+		EXPECT_EQ(CHECKED(mincore(area.primary + 2 * size - 2 * hgm_base, 4 * hgm_base, answers)), 0);
+		const unsigned char edge[] = { 1, 1, 0, 0, 0x55 };
+		for (size_t i = 0; i < sizeof(edge); i++)
+			EXPECT_EQ(answers[i], edge[i]);
+	}
+	hgm_expect_shape(&area);
+}
+
+HGM_CASE(pagemap_of_pieces, "pagemap read one entry at a time shows the same as in one go [RFC v1 patch 22]")
+{
+	struct hgm_area area;
+	uint64_t entries[16];
+
+	hgm_area_open(&area, 1, 0);
+	hgm_continue(&area, 3 * hgm_base, hgm_base);
+	hgm_continue(&area, 8 * hgm_base, 4 * hgm_base);
+	hgm_pagemap_range(area.primary, 16, entries);
+	for (size_t i = 0; i < 16; i++) {
+		EXPECT_EQ(hgm_pagemap(area.primary + i * hgm_base), entries[i]);
+		EXPECT_EQ(!!(entries[i] & HGM_PM_PRESENT), area.leaf[i] != 0);
+	}
+	/* An odd number of entries that begins and ends inside leaves. */
+	hgm_pagemap_range(area.primary + 9 * hgm_base, 5, entries);
+	for (size_t i = 0; i < 5; i++)
+		EXPECT_EQ(entries[i] & HGM_PM_PRESENT ? entries[i] & HGM_PM_PFN : 0,
+			  area.leaf[9 + i] ? area.head[0] + 9 + i : 0);
+}
+
+HGM_CASE(read_pieces_by_process, "process_vm_readv reads mapped pieces, each its own, stops at a hole and never "
+	 "shows what lies behind it [RFC v1 patch 13]")
+{
+	struct hgm_area area;
+	unsigned char *buffer = malloc(4 * hgm_base);
+	uint64_t word = 0;
+
+	EXPECT(buffer);
+	hgm_area_open(&area, 1, 0);
+	hgm_continue(&area, 5 * hgm_base, 2 * hgm_base);
+	hgm_continue(&area, hgm_huge - hgm_base, hgm_base);
+	EXPECT_EQ(read_memory(buffer, area.primary + 5 * hgm_base, 2 * hgm_base), 2 * hgm_base);
+	hgm_expect_tag(buffer, 5);
+	hgm_expect_tag(buffer + hgm_base, 6);
+	EXPECT_EQ(read_memory(&word, area.primary + hgm_huge - hgm_base, 8), 8);
+	EXPECT_EQ(word, hgm_tag(hgm_huge / hgm_base - 1));
+	EXPECT_EQ(read_memory(&word, area.primary + 4 * hgm_base, 8), -EFAULT);
+	EXPECT_EQ(read_memory(&word, area.primary, 8), -EFAULT);
+	/* Two pieces, then a hole: what can be read is read. */
+	memset(buffer, 0x55, 4 * hgm_base);
+	EXPECT_EQ(read_memory(buffer, area.primary + 5 * hgm_base, 3 * hgm_base), 2 * hgm_base);
+	EXPECT_EQ(buffer[2 * hgm_base], 0x55);
+	hgm_expect_shape(&area);
+}
+
+HGM_CASE(mremap_of_pieces, "mremap of a granular mapping moves its pieces and holes as they are, or refuses with an "
+	 "error and leaves them [RFC v2 patch 26; RFC v1 has no support]")
+{
+	struct hgm_area area;
+	void *place, *moved;
+
+	hgm_area_open(&area, 1, 0);
+	hgm_continue(&area, hgm_base, 3 * hgm_base);
+	hgm_continue(&area, hgm_huge - hgm_base, hgm_base);
+	place = hgm_map(area.fd, 0, hgm_huge, MAP_SHARED);
+	moved = mremap(area.primary, hgm_huge, hgm_huge, MREMAP_MAYMOVE | MREMAP_FIXED, place);
+	if (moved == MAP_FAILED)
+		hgm_note("this kernel refuses: %s", strerror(errno));
+	else
+		area.primary = moved;
+	hgm_expect_pieces(&area);
+	hgm_expect_mapcount(&area, 1);
+}
+
+HGM_CASE(mprotect_of_pieces, "mprotect of whole huge pages reaches each piece: reads go on, process_vm_writev cannot "
+	 "write, and after it is lifted the contents are as before [RFC v1 patch 17]")
+{
+	struct hgm_area area;
+	uint64_t word = 4711;
+	struct iovec local = { .iov_base = &word, .iov_len = 8 };
+	struct iovec remote = { .iov_len = 8 };
+
+	hgm_area_open(&area, 1, 0);
+	hgm_continue(&area, hgm_base, 2 * hgm_base);
+	EXPECT_EQ(CHECKED(mprotect(area.primary, hgm_huge, PROT_READ)), 0);
+	hgm_expect_shape(&area);
+	remote.iov_base = area.primary + hgm_base;
+	EXPECT_EQ(process_vm_writev(getpid(), &local, 1, &remote, 1, 0), -1);
+	EXPECT_EQ(errno, EFAULT);
+	EXPECT_EQ(CHECKED(mprotect(area.primary, hgm_huge, PROT_READ | PROT_WRITE)), 0);
+	hgm_expect_shape(&area);
+	*(volatile uint64_t *)(area.primary + 2 * hgm_base + 16) = 4711;
+	EXPECT_EQ(*(volatile uint64_t *)(area.alias + 2 * hgm_base + 16), 4711);
+	EXPECT_EQ(CHECKED(mprotect(area.primary, hgm_huge, PROT_NONE)), 0);
+	EXPECT_EQ(CHECKED(mprotect(area.primary, hgm_huge, PROT_READ | PROT_WRITE)), 0);
+	hgm_expect_shape(&area);
+}

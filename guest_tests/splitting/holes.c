@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: MIT
+/* What a fault on a hole does: its message, its waiters, and what is mapped when there is no pager. */
+#include "hgm.h"
+
+#include <sys/ioctl.h>
+
+/* A read at `offset` waits; returns the address in its message and lets it go on with a CONTINUE of the whole page. */
+static uint64_t address_of_fault(struct hgm_area *area, size_t offset)
+{
+	struct hgm_reader reader;
+	struct uffd_msg message;
+
+	hgm_reader_start(&reader, area->primary + offset);
+	message = hgm_message(area);
+	EXPECT_EQ(message.arg.pagefault.flags, UFFD_PAGEFAULT_FLAG_MINOR);
+	hgm_continue(area, offset - offset % hgm_huge, hgm_huge);
+	EXPECT_EQ(hgm_reader_join(&reader), *(uint64_t *)(area->alias + offset));
+	hgm_expect_no_message(area);
+	return message.arg.pagefault.address;
+}
+
+STOCK_CASE(message_rounded, "without UFFD_FEATURE_EXACT_ADDRESS a minor fault's message has the huge page's address, "
+	   "so old programs see no difference [fs/userfaultfd.c:userfault_msg]")
+{
+	struct hgm_area area;
+	size_t offset = hgm_huge + 5 * hgm_base + 24;
+
+	hgm_area_open(&area, 2, HGM_MESSAGES | HGM_ROUNDED);
+	EXPECT_EQ(address_of_fault(&area, offset), (uintptr_t)area.primary + hgm_huge);
+	hgm_expect_pieces(&area);
+}
+
+STOCK_CASE(message_exact, "with UFFD_FEATURE_EXACT_ADDRESS a minor fault's message has the very address that was "
+	   "touched [fs/userfaultfd.c:userfault_msg]")
+{
+	struct hgm_area area;
+	size_t offset = hgm_huge + 5 * hgm_base + 24;
+
+	hgm_area_open(&area, 2, HGM_MESSAGES);
+	EXPECT_EQ(address_of_fault(&area, offset), (uintptr_t)area.primary + offset);
+	hgm_expect_pieces(&area);
+}
+
+STOCK_CASE(sigbus, "with UFFD_FEATURE_SIGBUS a fault on a missing mapping raises SIGBUS at the address touched, and a "
+	   "mapped page does not [mm/hugetlb.c:hugetlb_no_page, fs/userfaultfd.c:handle_userfault]")
+{
+	struct hgm_area area;
+
+	hgm_area_open(&area, 2, 0);
+	hgm_expect_holes(&area);
+	hgm_continue(&area, hgm_huge, hgm_huge);
+	hgm_expect_holes(&area);
+	hgm_expect_pieces(&area);
+}
+
+HGM_CASE(hole_message, "a hole beside mapped pieces sends one message with the address touched, and its CONTINUE "
+	 "maps one base page and wakes the reader [RFC v1 patches 14 and 20]")
+{
+	struct hgm_area area;
+	const size_t holes[] = { 0, 2, hgm_huge / hgm_base / 2, hgm_huge / hgm_base - 1 };
+
+	hgm_area_open(&area, 1, HGM_MESSAGES);
+	hgm_continue(&area, hgm_base, hgm_base);
+	for (size_t i = 0; i < sizeof(holes) / sizeof(*holes); i++) {
+		size_t offset = holes[i] * hgm_base;
+		struct hgm_reader reader;
+		struct uffd_msg message;
+
+		hgm_reader_start(&reader, area.primary + offset + 8 * i);
+		message = hgm_message(&area);
+		EXPECT_EQ(message.arg.pagefault.address, (uintptr_t)area.primary + offset + 8 * i);
+		EXPECT_EQ(message.arg.pagefault.flags, UFFD_PAGEFAULT_FLAG_MINOR);
+		/* The reader waits; nothing may be mapped for it yet. */
+		hgm_expect_pieces(&area);
+		hgm_continue(&area, offset, hgm_base);
+		EXPECT_EQ(hgm_reader_join(&reader), *(uint64_t *)(area.alias + offset + 8 * i));
+		hgm_expect_no_message(&area);
+		hgm_expect_pieces(&area);
+		hgm_expect_mapcount(&area, 1);
+	}
+}
+
+HGM_CASE(neighbour_stays_asleep, "a CONTINUE beside the piece that a reader waits for does not let it read "
+	 "[RFC v1 patch 20: each piece is waited for by itself]")
+{
+	struct hgm_area area;
+	struct hgm_reader reader;
+	struct uffd_msg message;
+
+	hgm_area_open(&area, 1, HGM_MESSAGES);
+	hgm_reader_start(&reader, area.primary + 8 * hgm_base);
+	message = hgm_message(&area);
+	EXPECT_EQ(message.arg.pagefault.address, (uintptr_t)area.primary + 8 * hgm_base);
+	hgm_continue(&area, 7 * hgm_base, hgm_base);
+	hgm_continue(&area, 9 * hgm_base, hgm_base);
+	/* Whether the kernel woke it and it fell asleep again or not: it has read nothing, and 8 is a hole. */
+	hgm_expect_pieces(&area);
+	EXPECT_EQ(reader.value, 0);
+	hgm_continue(&area, 8 * hgm_base, hgm_base);
+	EXPECT_EQ(hgm_reader_join(&reader), hgm_tag(8));
+	hgm_expect_pieces(&area);
+}
+
+enum { READERS = 8, WAKE_ROUNDS = 400, RACE_ROUNDS = 2000 };
+
+/* Each round ends with nothing mapped: the whole huge page is dropped, of which these two pieces were mapped. */
+static void drop_page(struct hgm_area *area, size_t one, size_t other)
+{
+	EXPECT_EQ(CHECKED(madvise(area->primary, hgm_huge, MADV_DONTNEED)), 0);
+	hgm_now_empty(area, one, hgm_base);
+	hgm_now_empty(area, other, hgm_base);
+}
+
+struct crowd {
+	struct hgm_area *area;
+	pthread_barrier_t barrier;
+	size_t offset;
+};
+
+static void *read_each_round(void *argument)
+{
+	struct crowd *crowd = argument;
+
+	for (int round = 0; round < WAKE_ROUNDS; round++) {
+		pthread_barrier_wait(&crowd->barrier);
+		if (*(volatile uint64_t *)(crowd->area->primary + crowd->offset) != hgm_tag(crowd->offset / hgm_base))
+			HGM_FAIL("round %d: a reader saw what is not the tag of its base page", round);
+		pthread_barrier_wait(&crowd->barrier);
+	}
+	return NULL;
+}
+
+HGM_CASE(no_reader_left_asleep, "many readers of one missing piece against a CONTINUE that waits for no message: all "
+	 "of them wake, in hundreds of rounds [Peter Xu on RFC v1 patch 20: a waiter that sleeps for ever] "
+	 "", .deadline_s = 120)
+{
+	struct hgm_area area;
+	struct crowd crowd = { .area = &area };
+	pthread_t readers[READERS];
+
+	hgm_area_open(&area, 1, HGM_MESSAGES);
+	pthread_barrier_init(&crowd.barrier, NULL, READERS + 1);
+	for (int i = 0; i < READERS; i++)
+		hgm_thread_start(&readers[i], read_each_round, &crowd);
+	for (int round = 0; round < WAKE_ROUNDS; round++) {
+		/* Never base page 0 alone: a neighbour is mapped, so the readers meet a table. */
+		crowd.offset = (1 + hgm_random(hgm_huge / hgm_base - 1)) * hgm_base;
+		hgm_continue(&area, 0, hgm_base);
+		pthread_barrier_wait(&crowd.barrier);
+		hgm_continue(&area, crowd.offset, hgm_base);
+		pthread_barrier_wait(&crowd.barrier);
+		drop_page(&area, 0, crowd.offset);
+	}
+	for (int i = 0; i < READERS; i++)
+		hgm_thread_join(readers[i]);
+	hgm_expect_pieces(&area);
+	hgm_expect_mapcount(&area, 1);
+}
+
+static void *continue_each_round(void *argument)
+{
+	struct crowd *crowd = argument;
+
+	for (int round = 0; round < RACE_ROUNDS; round++) {
+		int error;
+
+		pthread_barrier_wait(&crowd->barrier);
+		error = hgm_try_continue(crowd->area, crowd->offset, hgm_base, NULL);
+		if (error)
+			HGM_FAIL("round %d: CONTINUE of a piece of its own: %s", round, strerror(error));
+		pthread_barrier_wait(&crowd->barrier);
+	}
+	return NULL;
+}
+
+HGM_CASE(two_threads_one_page, "two threads map the first two pieces of one huge page at once, thousands of rounds: "
+	 "the mapcount is that of both each time, and that of none in between [Peter Xu on RFC v1: first mapping "
+	 "decided outside the lock]", .deadline_s = 120)
+{
+	struct hgm_area area;
+	struct crowd crowd = { .area = &area, .offset = hgm_huge - hgm_base };
+	size_t mine = hgm_base;
+	unsigned share = 0;
+	pthread_t other;
+
+	hgm_area_open(&area, 1, 0);
+	pthread_barrier_init(&crowd.barrier, NULL, 2);
+	hgm_thread_start(&other, continue_each_round, &crowd);
+	for (int round = 0; round < RACE_ROUNDS; round++) {
+		pthread_barrier_wait(&crowd.barrier);
+		hgm_continue(&area, mine, hgm_base);
+		pthread_barrier_wait(&crowd.barrier);
+		area.leaf[crowd.offset / hgm_base] = hgm_base;
+		if (!share)
+			share = hgm_mapcount_share(&area, 0, 1);
+		EXPECT_EQ(hgm_kpagecount(area.head[0] + 1), 1 + share);
+		drop_page(&area, mine, crowd.offset);
+		EXPECT_EQ(hgm_kpagecount(area.head[0]), 1);
+	}
+	hgm_thread_join(other);
+	hgm_expect_pieces(&area);
+	hgm_expect_mapcount(&area, 1);
+}
+
+HGM_CASE(fault_without_pager, "once the mapping is unregistered a fault fills a hole with the size of the empty "
+	 "entry it meets, no more and no less [RFC v1 patch 14]")
+{
+	struct hgm_area area;
+	struct uffdio_range range;
+
+	hgm_area_open(&area, 2, 0);
+	hgm_continue(&area, hgm_base, hgm_base);
+	range = (struct uffdio_range){ .start = (uintptr_t)area.primary, .len = area.length };
+	EXPECT_EQ(CHECKED(ioctl(area.uffd, UFFDIO_UNREGISTER, &range)), 0);
+	hgm_expect_shape(&area);
+	/* A hole in the lowest table, one in each table above, then an entry of the huge page's own level. */
+	const size_t touched[] = { 4 * hgm_base, hgm_huge - hgm_base, hgm_huge / 2, hgm_huge + 7 * hgm_base };
+	for (size_t i = 0; i < sizeof(touched) / sizeof(*touched); i++) {
+		hgm_expect_tag(area.primary + touched[i], touched[i] / hgm_base);
+		if (!area.leaf[touched[i] / hgm_base])
+			hgm_now_faulted(&area, touched[i]);
+		hgm_expect_shape(&area);
+	}
+}
