@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from harness import interrupts
 from harness.errors import Exit, HarnessError
 from harness.paths import ROOT
 
@@ -99,12 +99,10 @@ def main(arguments: list[str]) -> int:
     if arguments[0] not in VERBS:
         print(f"hgm: unknown verb {arguments[0]!r}\n  hint: one of {', '.join(VERBS)}", file=sys.stderr)
         return Exit.BAD_INPUT
-    # Whoever ends us politely gets the same clean end as Ctrl-C: no make and no QEMU is left behind. And a shell's `&`
-    # starts its jobs with SIGINT ignored, which Python then leaves so.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return VERBS[arguments[0]](arguments[1:])
+        # Whoever ends us politely gets the same clean end as Ctrl-C: no make and no QEMU is left behind.
+        with interrupts.handled():
+            return VERBS[arguments[0]](arguments[1:])
     except HarnessError as error:
         print(f"hgm: {error}", file=sys.stderr)
         return error.exit_code

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import arch as arches
+from harness import interrupts
 from harness.arch import Arch
 from harness.deadline import Deadline
 from harness.errors import BadInput, HostFault
@@ -203,15 +204,15 @@ def probe(
         code.write_bytes(image(arch))
         words = command(arch, accelerator, code, machine=machine or arch.machine, cpu=cpu or _cpu(arch, accelerator))
         with (directory / "stderr").open("w+b") as errors:
-            # Its own directory: a QEMU that aborts may leave a core dump.
-            process = subprocess.Popen(
-                words,
-                cwd=directory,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                start_new_session=True,
-            )
+            with interrupts.held():
+                process = subprocess.Popen(
+                    words,
+                    cwd=directory,  # its own: a QEMU that aborts may leave a core dump
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    start_new_session=True,
+                )
             deadline = Deadline(seconds)
             try:
                 problem = _listen(process, deadline)

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from harness import arch as archs
 from harness.arch import Arch
+from harness.paths import ROOT
 
 if TYPE_CHECKING:
     from harness.kernel.build import KernelRequest
 
 # Enough for three processes that map two pages each, and for memory that HVO saves to be seen.
 HUGE_PAGES = "2M=128,1G=2"
+REFERENCE = ROOT / "patches/reference"
 
 
 def add_options(add: Callable[..., Any]) -> None:
@@ -29,8 +31,8 @@ def add_options(add: Callable[..., Any]) -> None:
     add("--series", action="append", default=[], metavar="DIR|MBOX", help="patches to apply, in order; may be repeated")
     add("--kconfig", action="append", default=[], metavar="FILE", help="a further Kconfig fragment; may be repeated")
     add("--flavour", default="fast", choices=("fast", "debug"), help="fast (DEBUG_VM) or debug (lockdep, KASAN)")
-    add("--stock", action="store_true", help="the kernel as its source has it, without any series of this project")
-    add("--expect-hgm", action="store_true", help="a kernel without HGM is a failure, not a skip")
+    add("--stock", action="store_true", help="the default kernel without this project's reference series")
+    add("--expect-hgm", action="store_true", help="a kernel without HGM is a failure, not a skip; so by default")
     add("--huge-pages", default=HUGE_PAGES, metavar="SIZE=COUNT,...", help=f"pools to reserve (default: {HUGE_PAGES})")
     add("--results", metavar="DIR", help="where the results go (default: a dated directory in results/)")
 
@@ -38,6 +40,12 @@ def add_options(add: Callable[..., Any]) -> None:
 def expand(name: str) -> list[Arch]:
     """Return the architectures that --arch names. Raises BadInput for an unknown one."""
     return list(archs.ARCHES.values()) if name == "all" else [archs.find(name)]
+
+
+def wants_reference(options: Any) -> bool:
+    """Whether the project's reference series is under test: whoever names a kernel or a series gets that alone."""
+    named = (options.tree, options.tarball, options.kernel, options.source_package, options.series)
+    return not (options.stock or any(named))
 
 
 def kernel_request(options: Any, arch: Arch, directory: Path) -> KernelRequest:
@@ -48,8 +56,11 @@ def kernel_request(options: Any, arch: Arch, directory: Path) -> KernelRequest:
     from harness.kernel.build import KernelRequest
     from harness.kernel.source import SourceSpec
 
+    def absolute(value: str) -> Path:
+        return directory / Path(value).expanduser()
+
     def path(value: str | None) -> Path | None:
-        return directory / Path(value).expanduser() if value else None
+        return absolute(value) if value else None
 
     return KernelRequest(
         arch=arch,
@@ -59,9 +70,9 @@ def kernel_request(options: Any, arch: Arch, directory: Path) -> KernelRequest:
             package=options.source_package,
             tarball=path(options.tarball),
         ),
-        series=tuple(directory / Path(name).expanduser() for name in options.series),
+        series=(REFERENCE,) if wants_reference(options) else tuple(map(absolute, options.series)),
         flavour=options.flavour,
-        kconfig=tuple(directory / Path(name).expanduser() for name in options.kconfig),
+        kconfig=tuple(map(absolute, options.kconfig)),
         image=path(options.kernel),
         config=path(options.kernel_config),
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness import pools
+from harness import interrupts, pools
 from harness.arch import Arch, size_name
 from harness.errors import BadInput, HarnessError
 from harness.guest.cases import Case, find
-from harness.options import add_options, expand, kernel_request
+from harness.options import add_options, expand, kernel_request, wants_reference
 from harness.paths import ROOT
 
 if TYPE_CHECKING:
@@ -106,6 +105,8 @@ class GuestItem(pytest.Item):
         except HarnessError as error:
             # Without a guest no later case can do better, and a run cut short must not look like a verdict.
             pytest.exit(str(error), returncode=error.exit_code)
+        finally:
+            interrupts.raise_lost()
         self.stash[RESULT] = result
         if result.status == "skip":
             pytest.skip(result.reason or "the program gave no reason")
@@ -150,34 +151,36 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
         return (yield)
     from harness.session import Run, start  # paramiko and QMP are slow to import; collecting does without them
 
-    previous = signal.signal(signal.SIGTERM, _interrupt)
     run: Run | None = None
-    try:
-        with _uncaptured(config):
-            chosen = config.getoption("results")
-            base = Path(os.environ.get("HGM_RESULTS") or ROOT / "results")
-            directory, result = start(Path(chosen).absolute() if chosen else None, base, sys.argv)
-            run = Run(
-                request=kernel_request(config.option, items[0].arch, config.invocation_params.dir),
-                pools=pools.parse(config.getoption("huge_pages")),
-                expect_hgm=config.getoption("expect_hgm"),
-                directory=directory,
-                result=result,
-            )
-            config.stash[RUN] = run
-            for arch in dict.fromkeys(item.arch for item in items):
-                run.prepare(arch, {item.path for item in items if item.arch is arch})
-        return (yield)
-    except HarnessError as error:
-        pytest.exit(str(error), returncode=error.exit_code)
-    except KeyboardInterrupt:
-        if run:
-            run.result.interrupted = True
-        raise
-    finally:
-        if run:
-            run.close()
-        signal.signal(signal.SIGTERM, previous)
+    with interrupts.handled():
+        try:
+            with _uncaptured(config):
+                chosen = config.getoption("results")
+                base = Path(os.environ.get("HGM_RESULTS") or ROOT / "results")
+                directory, result = start(Path(chosen).absolute() if chosen else None, base, sys.argv)
+                run = Run(
+                    request=kernel_request(config.option, items[0].arch, config.invocation_params.dir),
+                    pools=pools.parse(config.getoption("huge_pages")),
+                    expect_hgm=config.getoption("expect_hgm") or wants_reference(config.option),
+                    directory=directory,
+                    result=result,
+                )
+                config.stash[RUN] = run
+                for arch in dict.fromkeys(item.arch for item in items):
+                    run.prepare(arch, {item.path for item in items if item.arch is arch})
+            return (yield)
+        except HarnessError as error:
+            interrupts.raise_lost()
+            pytest.exit(str(error), returncode=error.exit_code)
+        except KeyboardInterrupt as interrupt:
+            if run:
+                run.result.interrupted = True
+            # With a traceback of its own: in Python 3.11 one from the midst of a call may lack a line number, and
+            # pytest, which wants to show the place, then fails for that and takes its status from there.
+            raise KeyboardInterrupt(*interrupt.args) from None
+        finally:
+            if run:
+                run.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -197,10 +200,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for reason in dict.fromkeys(reasons):
         terminalreporter.write_line(f"skipped {reasons.count(reason)}: {reason}")
     terminalreporter.write_line(f"results: {run.directory}")
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 @contextlib.contextmanager

@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from harness import interrupts
 from harness.errors import HostFault
 
 TAIL_LINES = 20
@@ -52,7 +51,7 @@ def run(
     sink = log.open("ab") if log else None
     process = None
     try:
-        with interrupts_held():
+        with interrupts.held():
             process = subprocess.Popen(
                 words,
                 cwd=cwd,
@@ -85,28 +84,6 @@ def run(
             raise HostFault(message, hint=f"the disk is full (working directory {cwd or Path.cwd()})")
         raise HostFault(message, hint=f"the command was: {shlex.join(words)}" + (f"; its log: {log}" if log else ""))
     return subprocess.CompletedProcess(words, process.returncode, text, errors)
-
-
-@contextlib.contextmanager
-def interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back until the block has ended.
-
-    A command runs in a session of its own as soon as it is forked, but only once Popen has returned is it known whom
-    to end: an interrupt between the two would leave it running for good.
-    """
-    # Other threads are never interrupted; and where SIGINT is ignored, the command shall inherit that.
-    here = threading.current_thread() is threading.main_thread()
-    if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    held: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _: held.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if held:
-            signal.raise_signal(signal.SIGINT)
 
 
 def end_group(process: subprocess.Popen[bytes], grace_s: float = 3.0) -> None:

@@ -108,8 +108,12 @@ def build(request: KernelRequest, repo: KernelRepo, source: Source, applied: Seq
     tree = applied[-1].tree if applied else source.tree
     symbol = rf"^\s*(menu)?config\s+{kconfig.HGM.removeprefix('CONFIG_')}\s*$"
     hgm = bool(repo.grep(tree, symbol, "fs/Kconfig*", "mm/Kconfig*"))
-    pieces = kconfig.fragments(request.arch, request.flavour, hgm=hgm, extra=request.kconfig)
     tools = toolchain.find(request.arch)
+    # Linux 6.6 turned the name's words round. The second version of the posted series excludes it.
+    wanted = r"select ARCH_WANT_(HUGETLB_PAGE_OPTIMIZE|OPTIMIZE_HUGETLB)_VMEMMAP"
+    hvo = bool(repo.grep(tree, wanted, f"arch/{tools.srcarch}/Kconfig"))
+    hvo &= not repo.grep(tree, r"depends on.*!HUGETLB_HIGH_GRANULARITY_MAPPING", "fs/Kconfig")
+    pieces = kconfig.fragments(request.arch, request.flavour, hgm=hgm, hvo=hvo, extra=request.kconfig)
     texts = [piece.text for piece in pieces]
     key = digest(RECIPE, tree, texts, request.arch.name, request.flavour, tools.identity, tools.key_variables)
     target = cache_dir() / "kernels" / key

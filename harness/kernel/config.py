@@ -41,16 +41,16 @@ class Lost:
     fragment: str
 
 
-def fragments(arch: Arch, flavour: str, *, hgm: bool, extra: Sequence[Path] = ()) -> tuple[Fragment, ...]:
+def fragments(arch: Arch, flavour: str, *, hgm: bool, hvo: bool, extra: Sequence[Path] = ()) -> tuple[Fragment, ...]:
     """Return the fragments for a kernel, in the order in which they are merged: the user's come last and win.
 
-    `hgm` says that the tree knows high-granularity mapping. Raises BadInput for an unknown flavour or a fragment that
-    is not there or has a line that is none.
+    `hgm` and `hvo` say whether the tree has high-granularity mapping, and the vmemmap optimisation for `arch`. Raises
+    BadInput for an unknown flavour or a fragment that is not there or has a line that is none.
     """
     if flavour not in FLAVOURS:
         raise BadInput(f"unknown kernel flavour {flavour!r}", hint=f"known: {', '.join(FLAVOURS)}")
     names = ["tuning", *DEMANDED, "observe", *FLAVOURS[flavour], *(["hgm"] if hgm else [])]
-    return (*(_render(name, arch, flavour, hgm=hgm) for name in names), *(_read(path) for path in extra))
+    return (*(_render(name, arch, flavour, hvo=hvo) for name in names), *(_read(path) for path in extra))
 
 
 def parse(text: str) -> dict[str, str]:
@@ -105,16 +105,17 @@ def missing_options(config_text: str, arch: Arch) -> list[str]:
     The harness loads no modules, so "m" counts as lacking. Only the fragments in DEMANDED count.
     """
     config = parse(config_text)
-    hgm = config.get(HGM) == "y"
+    # Whether this image's source could have had it with high-granularity mapping is not to be seen.
+    hvo = arch.name == "x86_64" and config.get(HGM) != "y"
     return [
         f"{name}={config.get(name, 'n')}, needed ={value} {reason}"
         for fragment, reason in DEMANDED.items()
-        for name, value in parse(_render(fragment, arch, "fast", hgm=hgm).text).items()
+        for name, value in parse(_render(fragment, arch, "fast", hvo=hvo).text).items()
         if value != "n" and config.get(name, "n") != value
     ]
 
 
-def _render(name: str, arch: Arch, flavour: str, *, hgm: bool) -> Fragment:
+def _render(name: str, arch: Arch, flavour: str, *, hvo: bool) -> Fragment:
     environment = Environment(
         loader=FileSystemLoader(KCONFIGS),
         undefined=StrictUndefined,
@@ -123,7 +124,7 @@ def _render(name: str, arch: Arch, flavour: str, *, hgm: bool) -> Fragment:
         keep_trailing_newline=True,
     )
     template = environment.get_template(f"{name}.config.j2")
-    return Fragment(name, template.render(arch=arch, flavour=flavour, hgm=hgm))
+    return Fragment(name, template.render(arch=arch, flavour=flavour, hvo=hvo))
 
 
 def _read(path: Path) -> Fragment:

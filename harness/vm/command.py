@@ -14,6 +14,9 @@ from harness.pools import Pool
 
 # Besides the pools: the kernel, its page tables, tmpfs, Python, and room for a test's own small memory.
 BASE_MEMORY = 768 * MIB
+NODES = 2  # of NUMA, since pages shall be moved between them
+# A memory section (arch/x86/include/asm/sparsemem.h; arm64 with 4K and 16K pages): a node begins with one.
+SECTION = 128 * MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,12 @@ class VmSpec:
         gigantic = sum(pool.size * pool.count for pool in self.pools if pool.size >= GIB)
         small = sum(pool.size * pool.count for pool in self.pools if pool.size < GIB)
         return (3 * GIB + 3 * gigantic // 2 if gigantic else BASE_MEMORY) + small
+
+    @property
+    def node_memory(self) -> tuple[int, ...]:
+        """RAM of each NUMA node in bytes. Halves: the kernel spreads each pool over the nodes when it boots."""
+        first = self.memory // NODES // SECTION * SECTION
+        return first, self.memory - first
 
     @property
     def cmdline(self) -> str:
@@ -75,6 +84,7 @@ def command(spec: VmSpec, directory: Path) -> list[str]:
         "-cpu", spec.accelerator.cpu,
         "-smp", str(spec.cpus),
         "-m", f"{spec.memory // MIB}M",
+        *_numa(spec),
         "-kernel", os.fspath(spec.kernel),
         "-append", spec.cmdline,
         "-drive", f"if=none,id=root,file={spec.image.disk},format=raw,readonly=on",
@@ -92,3 +102,12 @@ def command(spec: VmSpec, directory: Path) -> list[str]:
         "-chardev", f"file,id=console,path={directory / 'console'}",
         "-serial", "chardev:console",
     ]  # fmt: skip
+
+
+def _numa(spec: VmSpec) -> list[str]:
+    words = []
+    for node, size in enumerate(spec.node_memory):
+        cpus = "".join(f",cpus={cpu}" for cpu in range(node, spec.cpus, NODES))
+        words += ["-object", f"memory-backend-ram,id=node{node},size={size // MIB}M"]
+        words += ["-numa", f"node,nodeid={node},memdev=node{node}{cpus}"]
+    return words

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness import interrupts
 from harness.deadline import Deadline
 from harness.errors import BadInput, GuestFault, HostFault
 from harness.process import end_group, tail
@@ -98,11 +99,11 @@ def running(spec: VmSpec, console: Path | None = None) -> Iterator[Machine]:
         qmp = Qmp(directory / "qmp")
         stack.callback(qmp.close)
         errors = directory / "stderr"
-        with errors.open("wb") as sink:
+        with errors.open("wb") as sink, interrupts.held():
             process = subprocess.Popen(
                 command(spec, directory), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
             )
-        stack.callback(end_group, process)
+            stack.callback(end_group, process)
         machine = Machine(spec, directory, process, qmp)
         stack.callback(os.close, machine.pidfd)
         deadline = Deadline(BOOT_SECONDS * spec.accelerator.slowness)

@@ -52,6 +52,17 @@ def test_memory_follows_the_pools() -> None:
     assert spec(huge_pages="2M=128").memory < GIB + GIB // 2
 
 
+@pytest.mark.parametrize("huge_pages", ["2M=16", "2M=128,1G=2", "2M=127,1G=1"])
+def test_two_nodes_share_memory_and_processors(huge_pages: str) -> None:
+    wanted = spec(huge_pages=huge_pages)
+    argv = command(wanted, Path("/r"))
+    nodes = [argv[at + 1] for at, word in enumerate(argv) if word == "-numa"]
+    assert nodes == ["node,nodeid=0,memdev=node0,cpus=0", "node,nodeid=1,memdev=node1,cpus=1"]
+    assert sum(wanted.node_memory) == wanted.memory
+    assert wanted.node_memory[0] % (128 * MIB) == 0
+    assert f"memory-backend-ram,id=node1,size={wanted.node_memory[1] // MIB}M" in argv
+
+
 def test_pools_are_reserved_by_the_command_line() -> None:
     words = after(command(spec(), Path("/r")), "-append")
     assert "hugepagesz=2M hugepages=128 hugepagesz=1G hugepages=2" in words

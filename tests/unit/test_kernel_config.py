@@ -80,9 +80,9 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("arch", ARCHES.values(), ids=lambda arch: arch.name)
 @pytest.mark.parametrize("flavour", FLAVOURS)
-@pytest.mark.parametrize("hgm", [False, True])
-def test_every_fragment_renders_to_kconfig_lines(arch: Arch, flavour: str, hgm: bool) -> None:
-    for piece in fragments(arch, flavour, hgm=hgm):
+@pytest.mark.parametrize("has", [False, True])
+def test_every_fragment_renders_to_kconfig_lines(arch: Arch, flavour: str, has: bool) -> None:
+    for piece in fragments(arch, flavour, hgm=has, hvo=has):
         assert parse(piece.text), piece.name
         for line in piece.text.splitlines():
             assert not line or re.fullmatch(r"CONFIG_\w+=(y|\d+|\".*\")|# .*", line), f"{piece.name}: {line}"
@@ -105,7 +105,7 @@ def test_every_option_has_a_reason() -> None:
 def test_no_option_is_asked_for_twice() -> None:
     for arch in ARCHES.values():
         seen: dict[str, str] = {}
-        for piece in fragments(arch, "debug", hgm=True):
+        for piece in fragments(arch, "debug", hgm=True, hvo=True):
             for name in parse(piece.text):
                 assert name not in seen, f"{name} is in {seen.get(name)} and {piece.name}"
                 seen[name] = piece.name
@@ -113,27 +113,26 @@ def test_no_option_is_asked_for_twice() -> None:
 
 def test_options_that_depend_on_the_architecture() -> None:
     hvo, mce = "CONFIG_HUGETLB_PAGE_OPTIMIZE_VMEMMAP", "CONFIG_X86_MCE"
-    assert {hvo, mce} <= requested(fragments(X86_64, "fast", hgm=False)).keys()
-    assert not {hvo, mce} & requested(fragments(ARM64, "fast", hgm=False)).keys()
-    # The second version of the series excludes it.
-    assert hvo not in requested(fragments(X86_64, "fast", hgm=True))
+    assert {hvo, mce} <= requested(fragments(X86_64, "fast", hgm=False, hvo=True)).keys()
+    assert mce not in requested(fragments(ARM64, "fast", hgm=False, hvo=True))
+    assert hvo not in requested(fragments(X86_64, "fast", hgm=True, hvo=False))
 
 
 def test_the_users_fragment_wins(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("# CONFIG_DEBUG_VM is not set\nCONFIG_LOG_BUF_SHIFT=20  \n")
-    asked = requested(fragments(X86_64, "fast", hgm=False, extra=[tmp_path / "mine"]))
+    asked = requested(fragments(X86_64, "fast", hgm=False, hvo=True, extra=[tmp_path / "mine"]))
     assert asked["CONFIG_DEBUG_VM"] == ("n", "mine")
     assert asked["CONFIG_LOG_BUF_SHIFT"] == ("20", "mine")
 
 
 def test_bad_fragments_and_flavours(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="unknown kernel flavour 'slow'"):
-        fragments(X86_64, "slow", hgm=False)
+        fragments(X86_64, "slow", hgm=False, hvo=True)
     with pytest.raises(BadInput, match="not there"):
-        fragments(X86_64, "fast", hgm=False, extra=[tmp_path / "nowhere"])
+        fragments(X86_64, "fast", hgm=False, hvo=True, extra=[tmp_path / "nowhere"])
     (tmp_path / "typo").write_text("CONFIG_A=y\nDEBUG_VM=y\n")
     with pytest.raises(BadInput, match=r"typo:2: 'DEBUG_VM=y' is no kconfig line"):
-        fragments(X86_64, "fast", hgm=False, extra=[tmp_path / "typo"])
+        fragments(X86_64, "fast", hgm=False, hvo=True, extra=[tmp_path / "typo"])
 
 
 def test_lost_options_are_found() -> None:
@@ -177,7 +176,9 @@ def test_kconfig_of_the_other_architecture_is_not_read(tree: Path) -> None:
 
 
 def test_missing_options_of_a_kernel_built_elsewhere() -> None:
-    text = "".join(piece.text for piece in fragments(X86_64, "fast", hgm=False) if piece.name in ("boot", "tests"))
+    text = "".join(
+        piece.text for piece in fragments(X86_64, "fast", hgm=False, hvo=True) if piece.name in ("boot", "tests")
+    )
     assert missing_options(text, X86_64) == []
     lacking = text.replace("CONFIG_USERFAULTFD=y", "").replace("CONFIG_VIRTIO_BLK=y", "CONFIG_VIRTIO_BLK=m")
     assert missing_options(lacking, X86_64) == [

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import HostFault
-from harness.process import end_group, interrupts_held, run, tail
+from harness.process import end_group, run, tail
 
 
 def test_output_and_input() -> None:
@@ -78,19 +78,6 @@ except KeyboardInterrupt:
         assert child.communicate(timeout=20)[0] == b"interrupted\n"
         assert select.select([pipe], [], [], 20)[0], "somebody of the group lives on"
         assert pipe.read() == ""
-
-
-def test_an_interrupt_while_a_command_starts_is_not_lost() -> None:
-    def start() -> None:
-        with interrupts_held():
-            signal.raise_signal(signal.SIGINT)
-            reached.append("the end of the block")
-
-    reached: list[str] = []
-    with pytest.raises(KeyboardInterrupt):
-        start()
-    assert reached
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_missing_working_directory_is_named(tmp_path: Path) -> None:

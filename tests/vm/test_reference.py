@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: MIT
+"""The guest tests on the kernel with the project's own series, which is what a run without options tests."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from harness.errors import Exit
+from tests.vm.conftest import Ran, harness
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    return harness(tmp_path_factory.mktemp("whole") / "run")
+
+
+def test_every_case_passes_or_does_not_apply(whole: Ran) -> None:
+    assert whole.status == Exit.OK, whole.output
+    assert {case["status"] for case in whole.results["cases"]} == {"pass", "skip"}
+    for case in whole.results["cases"]:
+        assert case["status"] == "pass" or case["reason"].startswith("not applicable: "), case
+
+
+def test_the_five_categories_are_there_at_both_sizes(whole: Ran) -> None:
+    passed = Counter(
+        (case["category"], case["huge_page_size"]) for case in whole.results["cases"] if case["status"] == "pass"
+    )
+    assert passed.total() >= 120
+    for category in ("splitting", "collapsing", "mapcount", "fork", "vmemmap"):
+        for size in (2 << 20, 1 << 30):
+            assert passed[category, size] >= 3, (category, size)
+
+
+def test_hgm_is_expected_without_being_asked_for(tmp_path: Path) -> None:
+    off = tmp_path / "off.config"
+    off.write_text("# CONFIG_HUGETLB_HIGH_GRANULARITY_MAPPING is not set\n")
+    ran = harness(tmp_path / "run", "--kconfig", off, "-k", "only_the_first_piece and 2M")
+    assert ran.status == Exit.TESTS_FAILED, ran.output
+    assert "HGM was expected, but the kernel has no HGM" in ran.output
