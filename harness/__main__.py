@@ -72,6 +72,14 @@ def build(arguments: list[str]) -> int:
 
 
 @verb
+def series(arguments: list[str]) -> int:
+    """Build and boot the kernel after each patch of a series, on each architecture asked for, and print a table."""
+    from harness import series as room
+
+    return room.main(arguments)
+
+
+@verb
 def doctor(arguments: list[str]) -> int:
     """List what this machine must have, what it lacks, and the one command that mends it."""
     from harness import doctor as room

@@ -34,6 +34,7 @@ def add_options(add: Callable[..., Any]) -> None:
     add("--stock", action="store_true", help="the default kernel without this project's reference series")
     add("--expect-hgm", action="store_true", help="a kernel without HGM is a failure, not a skip; so by default")
     add("--huge-pages", default=HUGE_PAGES, metavar="SIZE=COUNT,...", help=f"pools to reserve (default: {HUGE_PAGES})")
+    add("--stress", type=int, default=0, metavar="SECONDS", help="also run the stress cases, each for so long")
     add("--results", metavar="DIR", help="where the results go (default: a dated directory in results/)")
 
 

@@ -18,7 +18,7 @@ import pytest
 from harness import interrupts, pools
 from harness.arch import Arch, size_name
 from harness.errors import BadInput, HarnessError
-from harness.guest.cases import Case, find
+from harness.guest.cases import STRESS, Case, find
 from harness.options import add_options, expand, kernel_request, wants_reference
 from harness.paths import ROOT
 
@@ -56,10 +56,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """Collect programs below guest_tests/ (not its lib/), and any program below a directory named guest_programs."""
+    """Collect programs below guest_tests/ (stress/ only with --stress), and any below a directory guest_programs."""
     places = [GUEST_TESTS] if file_path.is_relative_to(GUEST_TESTS) else []
     places += [place for place in file_path.parents if place.name == "guest_programs"]
     if not places or file_path.suffix not in (".c", ".py") or file_path.parent.name == "lib":
+        return None
+    if file_path.parent.name == STRESS and not parent.config.getoption("stress"):
         return None
     program: Program = Program.from_parent(parent, path=file_path)
     return program
@@ -164,6 +166,7 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
                     expect_hgm=config.getoption("expect_hgm") or wants_reference(config.option),
                     directory=directory,
                     result=result,
+                    stress_s=config.getoption("stress"),
                 )
                 config.stash[RUN] = run
                 for arch in dict.fromkeys(item.arch for item in items):

@@ -50,6 +50,7 @@ class Run:
     expect_hgm: bool
     directory: Path
     result: RunResult
+    stress_s: int = 0  # how long a stress case runs, in seconds
     _prepared: dict[str, Prepared] = field(default_factory=dict)
     _guests: dict[str, tuple[Guest, contextlib.ExitStack]] = field(default_factory=dict)
     _booted: int = 0
@@ -120,7 +121,7 @@ class Run:
         say(f"booting {arch.name} ({prepared.accelerator.name}, {spec.memory >> 20} MiB)")
         with contextlib.ExitStack() as stack:
             console = self.directory / f"vm-{self._booted}-{arch.name}.console.txt"
-            guest = Guest(stack.enter_context(machine.running(spec, console)), prepared.bundle)
+            guest = Guest(stack.enter_context(machine.running(spec, console)), prepared.bundle, self.stress_s)
             say(f"guest ready after {guest.machine.boot_seconds:.1f} s")
             seconds = self.result.machines[arch.name]["boot_seconds"]
             assert isinstance(seconds, list)

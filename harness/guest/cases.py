@@ -16,6 +16,7 @@ from harness.arch import Arch, size_name
 from harness.errors import BadInput
 
 DEADLINE_S = 60
+STRESS = "stress"  # the category that runs for a time of the user's choice, and only if asked for
 ATTRIBUTES = {"deadline_s": int, "sizes": str, "arch": str}
 
 _C_CASE = re.compile(r"^(HGM|STOCK)_CASE\(", re.MULTILINE)
@@ -40,7 +41,7 @@ class Case:
 
     @property
     def category(self) -> str:
-        """The directory of its program: splitting, collapsing, mapcount, fork, vmemmap or compat."""
+        """The directory of its program: splitting, collapsing, mapcount, fork, vmemmap, compat or stress."""
         return self.program.parent.name
 
     def sizes_on(self, arch: Arch) -> list[int]:

@@ -11,7 +11,7 @@ from harness.deadline import Deadline
 from harness.errors import BadInput, GuestFault
 from harness.guest import ktap, state
 from harness.guest.build import Bundle
-from harness.guest.cases import Case
+from harness.guest.cases import STRESS, Case
 from harness.guest.state import State
 from harness.image import WORKDIR
 from harness.verdict.judge import Observation
@@ -26,10 +26,14 @@ OUTPUT_LIMIT = 4 << 20  # bytes that a case may print
 class Guest:
     """A booted machine with the guest tests in it."""
 
-    def __init__(self, machine: Machine, bundle: Bundle) -> None:
-        """Push the tests and look at the kernel. Raises GuestFault if that fails, BadInput if a pool is short."""
+    def __init__(self, machine: Machine, bundle: Bundle, stress_s: int = 0) -> None:
+        """Push the tests and look at the kernel; a stress case will run for `stress_s` seconds.
+
+        Raises GuestFault if that fails, BadInput if a pool is short.
+        """
         self.machine = machine
         self._bundle = bundle
+        self._stress_s = stress_s
         self._slowness = machine.spec.accelerator.slowness
         pushed = self._quick(f"tar -xf - -C {WORKDIR}", stdin=bundle.tar)
         if pushed.end is not End.EXITED or pushed.status:
@@ -52,10 +56,13 @@ class Guest:
         machine = self.machine
         mark = uuid.uuid4().hex[:12]
         program = self._bundle.commands[case.program]
+        stress_s = self._stress_s if case.category == STRESS else 0
         arguments = f"--case {shlex.quote(case.name)} --huge-page-size {huge_page_size}"
         # The shell stays, and so turns death by a signal into 128 + its number: ssh as spoken here has no word for it.
-        command = f"cd {WORKDIR} && echo 'hgm: begin {mark} {case.name}' > /dev/kmsg && {program} {arguments}; exit $?"
-        outcome = machine.ssh.run(command, Deadline(case.deadline_s * self._slowness), limit=OUTPUT_LIMIT)
+        command = f"cd {WORKDIR} && echo 'hgm: begin {mark} {case.name}' > /dev/kmsg && "
+        command += f"HGM_STRESS_SECONDS={stress_s} {program} {arguments}; exit $?"
+        deadline = Deadline(case.deadline_s * self._slowness + stress_s)
+        outcome = machine.ssh.run(command, deadline, limit=OUTPUT_LIMIT)
         before, after = self.state, None
         if outcome.end is End.EXITED:
             after = self._settled(before, mark)

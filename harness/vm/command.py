@@ -82,7 +82,8 @@ def command(spec: VmSpec, directory: Path) -> list[str]:
         "-machine", spec.arch.machine,
         *spec.accelerator.argv,
         "-cpu", spec.accelerator.cpu,
-        "-smp", str(spec.cpus),
+        # A socket for each node: processors that share a cache must not lie in two (arch/x86/kernel/smpboot.c).
+        "-smp", f"{spec.cpus},sockets={NODES}",
         "-m", f"{spec.memory // MIB}M",
         *_numa(spec),
         "-kernel", os.fspath(spec.kernel),

@@ -40,3 +40,12 @@ def test_hgm_is_expected_without_being_asked_for(tmp_path: Path) -> None:
     ran = harness(tmp_path / "run", "--kconfig", off, "-k", "only_the_first_piece and 2M")
     assert ran.status == Exit.TESTS_FAILED, ran.output
     assert "HGM was expected, but the kernel has no HGM" in ran.output
+
+
+def test_stress_runs_only_when_asked_for(tmp_path: Path, whole: Ran) -> None:
+    assert "everything[x86_64-2M]" not in whole.cases()
+    ran = harness(tmp_path / "run", "--stress", "5", "-k", "stress and 2M")
+    assert ran.status == Exit.OK, ran.output
+    case = ran.cases()["everything[x86_64-2M]"]
+    assert case["seconds"] >= 5
+    assert any(line.startswith("collapse: ") for line in case["diagnostics"])
