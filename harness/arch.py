@@ -27,6 +27,7 @@ class Arch:
     console: str  # kernel name of the first serial port
     image_magic: tuple[int, bytes]  # (offset, bytes) by which a kernel image is known
     huge_page_sizes: tuple[int, ...]  # with the default base page, in bytes, smallest first
+    huge_pages: str  # pools that a guest reserves by default, as --huge-pages has them
     probe_code: bytes  # machine code that prints the letter H on the first serial port and halts
     probe_address: int | None  # where it is loaded; None: it is a boot sector
     cmdline: str = ""  # kernel parameters only this architecture needs
@@ -45,6 +46,7 @@ X86_64 = Arch(
     console="ttyS0",
     image_magic=(0x202, b"HdrS"),
     huge_page_sizes=(2 * MIB, GIB),
+    huge_pages="2M=128,1G=2",
     # mov dx,0x3f8; mov al,'H'; out dx,al; cli; hlt; jmp $-1
     probe_code=bytes.fromhex("baf803b048eefaf4ebfd"),
     probe_address=None,
@@ -64,6 +66,7 @@ ARM64 = Arch(
     console="ttyAMA0",
     image_magic=(0x38, b"ARM\x64"),
     huge_page_sizes=(64 * KIB, 2 * MIB, 32 * MIB, GIB),
+    huge_pages="64K=256,2M=128,32M=8,1G=2",
     # movz x0,#0x900,lsl #16; movz w1,#'H'; strb w1,[x0]; wfi; b .-4
     probe_code=bytes.fromhex("0020a1d201098052010000397f2003d5ffffff17"),
     probe_address=0x4020_0000,  # past the device tree that QEMU puts at the start of RAM

@@ -14,8 +14,6 @@ from harness.paths import ROOT
 if TYPE_CHECKING:
     from harness.kernel.build import KernelRequest
 
-# Enough for three processes that map two pages each, and for memory that HVO saves to be seen.
-HUGE_PAGES = "2M=128,1G=2"
 REFERENCE = ROOT / "patches/reference"
 
 
@@ -33,7 +31,9 @@ def add_options(add: Callable[..., Any]) -> None:
     add("--flavour", default="fast", choices=("fast", "debug"), help="fast (DEBUG_VM) or debug (lockdep, KASAN)")
     add("--stock", action="store_true", help="the default kernel without this project's reference series")
     add("--expect-hgm", action="store_true", help="a kernel without HGM is a failure, not a skip; so by default")
-    add("--huge-pages", default=HUGE_PAGES, metavar="SIZE=COUNT,...", help=f"pools to reserve (default: {HUGE_PAGES})")
+    usual = "; ".join(f"{arch.name} {arch.huge_pages}" for arch in archs.ARCHES.values())
+    help_text = f"pools to reserve, and with them the sizes that cases run at (default: {usual})"
+    add("--huge-pages", default="", metavar="SIZE=COUNT,...", help=help_text)
     add("--stress", type=int, default=0, metavar="SECONDS", help="also run the stress cases, each for so long")
     add("--results", metavar="DIR", help="where the results go (default: a dated directory in results/)")
 

@@ -49,8 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
         # pytest heeds `testpaths` only in its root; from anywhere else the same command is the same run.
         config.args = [os.fspath(GUEST_TESTS)]
     try:
-        expand(config.getoption("arch"))
-        pools.parse(config.getoption("huge_pages"))
+        for arch in expand(config.getoption("arch")):
+            pools.of(arch, config.getoption("huge_pages"))
     except BadInput as error:
         raise pytest.UsageError(str(error)) from error
 
@@ -77,8 +77,11 @@ class Program(pytest.File):
         except BadInput as error:
             raise self.CollectError(str(error)) from error
         for arch in expand(self.config.getoption("arch")):
+            reserved = {pool.size for pool in pools.of(arch, self.config.getoption("huge_pages"))}
             for case in cases:
-                for size in case.sizes_on(arch) if case.arch in ("", arch.name) else []:
+                for size in case.sizes_on(arch):
+                    if size not in reserved:
+                        continue
                     name = f"{case.name}[{arch.name}-{size_name(size)}]"
                     item: GuestItem = GuestItem.from_parent(self, name=name, case=case, arch=arch, size=size)
                     yield item
@@ -162,7 +165,7 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
                 directory, result = start(Path(chosen).absolute() if chosen else None, base, sys.argv)
                 run = Run(
                     request=kernel_request(config.option, items[0].arch, config.invocation_params.dir),
-                    pools=pools.parse(config.getoption("huge_pages")),
+                    huge_pages=config.getoption("huge_pages"),
                     expect_hgm=config.getoption("expect_hgm") or wants_reference(config.option),
                     directory=directory,
                     result=result,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from harness.arch import GIB, KIB, MIB
+from harness.arch import GIB, KIB, MIB, Arch
 from harness.errors import BadInput
 
 _UNITS = {"K": KIB, "M": MIB, "G": GIB}
@@ -18,6 +18,11 @@ class Pool:
 
     size: int  # bytes
     count: int
+
+
+def of(arch: Arch, text: str) -> tuple[Pool, ...]:
+    """Read --huge-pages, or if nothing was given the pools that guests of `arch` have. Raises BadInput as `parse`."""
+    return parse(text or arch.huge_pages)
 
 
 def parse(text: str) -> tuple[Pool, ...]:

@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
         raise BadInput("there is no series to test", hint="--series DIR|MBOX")
     steps = []
     print(HEADER)
-    for step in walk(request, arches, pools.parse(options.huge_pages), options.patches or ""):
+    for step in walk(request, arches, options.huge_pages, options.patches or ""):
         steps.append(step)
         print(step, flush=True)
         if options.json:
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     return next((step.status for step in steps if step.status), Exit.OK)
 
 
-def walk(request: KernelRequest, arches: Sequence[Arch], reserve: tuple[Pool, ...], only: str = "") -> Iterator[Step]:
+def walk(request: KernelRequest, arches: Sequence[Arch], huge_pages: str, only: str = "") -> Iterator[Step]:
     """Yield a step for each patch and architecture. `only` is "3", "3-7" or nothing, which means all.
 
     A patch that does not build or boot is a step like another; only what says nothing of the patch is raised: BadInput
@@ -87,7 +87,7 @@ def walk(request: KernelRequest, arches: Sequence[Arch], reserve: tuple[Pool, ..
                 with disk_faults():
                     kernel = build(replace(request, arch=arch), repo, source, applied[:number])
                 step = replace(step, build_s=round(time.monotonic() - began, 1))
-                yield replace(step, boot_s=_boot(kernel, reserve))
+                yield replace(step, boot_s=_boot(kernel, pools.of(arch, huge_pages)))
             except (BuildFailed, GuestFault) as error:
                 build_s = step.build_s or round(time.monotonic() - began, 1)
                 yield replace(step, build_s=build_s, problem=error.message, status=error.exit_code)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness import accel, image
+from harness import accel, image, pools
 from harness.accel import Accelerator
 from harness.arch import Arch, size_name
 from harness.errors import BadInput, GuestFault
@@ -39,6 +39,7 @@ class Prepared:
     image: Image
     accelerator: Accelerator
     bundle: Bundle
+    pools: tuple[Pool, ...]
 
 
 @dataclass(slots=True)
@@ -46,7 +47,7 @@ class Run:
     """A run with its directory. Use as a context manager; no guest outlives it."""
 
     request: KernelRequest  # its architecture is replaced by each one of the run in turn
-    pools: tuple[Pool, ...]
+    huge_pages: str  # as --huge-pages has them; empty: what is usual for the architecture
     expect_hgm: bool
     directory: Path
     result: RunResult
@@ -63,6 +64,7 @@ class Run:
             image=image.prepare(arch),
             accelerator=accel.choose(arch),
             bundle=guest_build.prepare(arch, programs),
+            pools=pools.of(arch, self.huge_pages),
         )
         self._prepared[arch.name] = prepared
         self.result.kernels[arch.name] = kernel.to_json()
@@ -70,7 +72,7 @@ class Run:
             "accelerator": prepared.accelerator.name,
             "accelerator_reason": prepared.accelerator.reason,
             "image": prepared.image.key,
-            "pools": {size_name(pool.size): pool.count for pool in self.pools},
+            "pools": {size_name(pool.size): pool.count for pool in prepared.pools},
             "boot_seconds": [],
         }
 
@@ -115,7 +117,7 @@ class Run:
             accelerator=prepared.accelerator,
             kernel=prepared.kernel.image,
             image=prepared.image,
-            pools=self.pools,
+            pools=prepared.pools,
         )
         self._booted += 1
         say(f"booting {arch.name} ({prepared.accelerator.name}, {spec.memory >> 20} MiB)")

@@ -45,7 +45,9 @@ class Case:
         return self.program.parent.name
 
     def sizes_on(self, arch: Arch) -> list[int]:
-        """The huge page sizes of `arch`, in bytes, that the case runs at."""
+        """The huge page sizes of `arch`, in bytes, that the case runs at; none if it is about another architecture."""
+        if self.arch not in ("", arch.name):
+            return []
         return [size for size in arch.huge_page_sizes if not self.sizes or size_name(size) in self.sizes]
 
 

@@ -12,7 +12,7 @@ from harness.arch import ARM64, GIB, MIB, X86_64, Arch, find, size_name
 from harness.errors import BadInput
 from harness.image import Image
 from harness.options import expand
-from harness.pools import Pool, parse
+from harness.pools import Pool, of, parse
 from harness.vm.command import VmSpec, command
 
 TCG = Accelerator(name="tcg", argv=("-accel", "tcg,thread=multi"), cpu="max", slowness=8, reason="")
@@ -70,6 +70,12 @@ def test_pools_are_reserved_by_the_command_line() -> None:
 
 def test_pools_are_read() -> None:
     assert parse("2M=4, 1G=1") == (Pool(size=2 * MIB, count=4), Pool(size=GIB, count=1))
+
+
+def test_each_architecture_has_its_usual_pools() -> None:
+    for arch in (X86_64, ARM64):
+        assert tuple(pool.size for pool in of(arch, "")) == arch.huge_page_sizes
+        assert of(arch, "2M=3") == parse("2M=3")
 
 
 @pytest.mark.parametrize("text", ["", "2M", "2M=", "=4", "2X=4", "2M=-1", "2M=4,"])
