@@ -24,7 +24,7 @@ from harness.kernel import build as kernel_build
 from harness.kernel.build import Kernel, KernelRequest
 from harness.pools import Pool
 from harness.process import say
-from harness.report.results import CaseResult, RunResult
+from harness.report.results import CaseResult, RunResult, Status
 from harness.verdict import splats
 from harness.verdict.judge import Observation, Verdict, judge
 from harness.vm import machine
@@ -89,8 +89,9 @@ class Run:
             self._drop(arch)
             raise
         _keep(directory, seen)
-        if any(finding.kind != "expect-hgm" for finding in verdict.findings):
-            # What a failed case has done to its kernel must not reach the next one.
+        spoilt = case.spoils and verdict.status is not Status.SKIP
+        if spoilt or any(finding.kind != "expect-hgm" for finding in verdict.findings):
+            # What a failed case has done to its kernel must not reach the next one, nor a loss that was meant.
             self._drop(arch)
         result = _result(
             case, arch, huge_page_size, case_id, seen, verdict, os.fspath(directory.relative_to(self.directory))

@@ -223,3 +223,21 @@ HGM_CASE(readers_meanwhile, "readers of mapped pieces see nothing of collapses t
 	hgm_expect_pieces(&area);
 	hgm_expect_mapcount(&area, 1);
 }
+
+HGM_CASE(beyond_the_mapping, "a collapse over a range that begins where nothing is mapped says ENOMEM and yet folds what "
+	 "is there, as madvise does for every advice [mm/madvise.c:madvise_walk_vmas]")
+{
+	struct hgm_area area;
+
+	hgm_area_open(&area, 1, 0);
+	hgm_continue(&area, hgm_base, hgm_base);
+	/* The alias lies right before the primary. All of it goes: a part would split it, which lockdep warns of on 6.1. */
+	EXPECT_EQ(CHECKED(munmap(area.alias, area.length)), 0);
+	EXPECT_EQ(madvise(area.alias, 2 * area.length, HGM_MADV_COLLAPSE), -1);
+	EXPECT_EQ(errno, ENOMEM);
+	CHECKED(mmap(area.alias, area.length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, area.fd, 0));
+	hgm_expect_tag(area.alias, 0);
+	for (size_t i = 0; i < hgm_huge / hgm_base; i++)
+		area.leaf[i] = hgm_huge;
+	hgm_expect_shape(&area);
+}

@@ -185,3 +185,38 @@ HGM_CASE(mprotect_of_pieces, "mprotect of whole huge pages reaches each piece: r
 	EXPECT_EQ(CHECKED(mprotect(area.primary, hgm_huge, PROT_READ | PROT_WRITE)), 0);
 	hgm_expect_shape(&area);
 }
+
+/* From linux/mman.h, where the C library's headers do not have it. */
+#define POPULATE_READ 22
+
+HGM_CASE(populate_pieces, "MADV_POPULATE_READ and mlock over pieces take the pages through GUP as they are mapped, and say "
+	 "EFAULT and ENOMEM where they meet a hole that only a pager could fill [mm/gup.c:faultin_page_range]")
+{
+	struct hgm_area area;
+	size_t mapped = 2 * hgm_piece_sizes()[0] < hgm_huge ? 2 * hgm_piece_sizes()[0] : hgm_huge;
+
+	hgm_area_open(&area, 1, 0);
+	/* Two base pages, and from there on the largest pieces that fit. */
+	hgm_continue(&area, 0, hgm_base);
+	hgm_continue(&area, hgm_base, hgm_base);
+	if (mapped > 2 * hgm_base)
+		hgm_continue(&area, 2 * hgm_base, mapped - 2 * hgm_base);
+	hgm_expect_shape(&area);
+	EXPECT_EQ(CHECKED(madvise(area.primary, mapped, POPULATE_READ)), 0);
+	hgm_expect_shape(&area);
+	EXPECT_EQ(CHECKED(mlock(area.primary, hgm_base)), 0);
+	EXPECT_EQ(CHECKED(munlock(area.primary, hgm_base)), 0);
+	hgm_expect_shape(&area);
+	if (mapped == hgm_huge) {
+		/* Base pages all the way: make the hole at the end. */
+		EXPECT_EQ(CHECKED(madvise(area.primary, hgm_huge, MADV_DONTNEED)), 0);
+		hgm_now_empty(&area, 0, hgm_huge);
+		hgm_continue(&area, 0, hgm_base);
+		mapped = hgm_base;
+	}
+	EXPECT_EQ(madvise(area.primary, mapped + hgm_base, POPULATE_READ), -1);
+	EXPECT_EQ(errno, EFAULT);
+	EXPECT_EQ(mlock(area.primary + mapped, hgm_base), -1);
+	EXPECT_EQ(errno, ENOMEM);
+	hgm_expect_shape(&area);
+}

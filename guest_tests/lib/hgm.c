@@ -361,7 +361,7 @@ static int try_continue(int uffd, const void *at, size_t length, long long *mapp
 
 /* ---- dialect ---- */
 
-static uint64_t supported_features(void)
+uint64_t hgm_uffd_features(void)
 {
 	struct uffdio_api api = { .api = UFFD_API };
 	int uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
@@ -448,7 +448,7 @@ static enum hgm_dialect probe(void)
 		return takes_base_pages(UFFD_FEATURE_EXACT_ADDRESS, true,
 					UFFDIO_REGISTER_MODE_MINOR | UFFDIO_REGISTER_MODE_WP, EEXIST) ? HGM_V2 : HGM_V1;
 	}
-	if (supported_features() & HGM_FEATURE_MINOR_HUGETLBFS_HGM && bit_13_is_hgm()) {
+	if (hgm_uffd_features() & HGM_FEATURE_MINOR_HUGETLBFS_HGM && bit_13_is_hgm()) {
 		if (!takes_base_pages(UFFD_FEATURE_EXACT_ADDRESS | HGM_FEATURE_MINOR_HUGETLBFS_HGM, false,
 				      UFFDIO_REGISTER_MODE_MINOR, EINVAL))
 			FAIL_HERE("probe for HGM: the kernel has feature bit 13, yet CONTINUE of a base page is refused");
@@ -640,6 +640,16 @@ void hgm_area_open_(struct hgm_area *area, size_t pages, unsigned flags)
 		area->hugetlb_kb = hgm_status_kb("HugetlbPages");
 		area->table_kb = hgm_status_kb("VmPTE");
 	}
+}
+
+void hgm_area_remap_(struct hgm_area *area)
+{
+	map_at(area, area->alias + area->length, area->flags & HGM_PRIVATE ? MAP_PRIVATE | MAP_NORESERVE : MAP_SHARED);
+	area->primary = area->alias + area->length;
+	if (area->uffd < 0)
+		return;
+	close(area->uffd);
+	register_primary(area);
 }
 
 void hgm_unmap_primary_(struct hgm_area *area)
@@ -869,6 +879,7 @@ void hgm_expect_shape_(const struct hgm_area *area)
 static __thread sigjmp_buf *volatile probing;
 static __thread volatile int bus_code;
 static __thread void *volatile bus_address;
+static __thread volatile int bus_shift;
 
 static void on_sigbus(int number, siginfo_t *info, void *context)
 {
@@ -876,6 +887,7 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
 	(void)context;
 	bus_code = info->si_code;
 	bus_address = info->si_addr;
+	bus_shift = info->si_addr_lsb;
 	if (probing)
 		siglongjmp(*probing, 1);
 	/* Raised by an access of the case, so nothing of stdio is held by this thread. */
@@ -898,6 +910,11 @@ bool hgm_sigbus(const void *at, int *code, void **address)
 	if (address)
 		*address = raised ? bus_address : NULL;
 	return raised;
+}
+
+int hgm_sigbus_shift(void)
+{
+	return bus_shift;
 }
 
 void hgm_expect_holes_(const struct hgm_area *area)

@@ -50,6 +50,7 @@ struct hgm_case {
 	int deadline_s; /* for the harness; nothing in here looks at it */
 	const char *sizes; /* huge page sizes it is about, such as "2M 1G"; NULL: all */
 	const char *arch; /* the one architecture it is about; NULL: all */
+	int spoils; /* takes huge pages for good (poison), so no other case follows in this guest; compares pools itself */
 	struct hgm_case *next;
 };
 
@@ -153,6 +154,8 @@ struct hgm_area {
  * whole huge pages, and the alias has populated it, so VmPTE grows by what is below that level and nothing else.
  */
 void hgm_area_open_(struct hgm_area *area, size_t pages, unsigned flags);
+/* Maps the primary again where it was, empty and registered as before, once it has been unmapped. */
+void hgm_area_remap_(struct hgm_area *area);
 /* Unmaps the primary; then the rest. */
 void hgm_unmap_primary_(struct hgm_area *area);
 void hgm_area_close_(struct hgm_area *area);
@@ -192,6 +195,7 @@ void hgm_expect_shape_(const struct hgm_area *area);
 unsigned hgm_mapcount_share(const struct hgm_area *area, size_t page, size_t piece);
 
 #define hgm_area_open(...) (HGM_HERE, hgm_area_open_(__VA_ARGS__))
+#define hgm_area_remap(...) (HGM_HERE, hgm_area_remap_(__VA_ARGS__))
 #define hgm_unmap_primary(...) (HGM_HERE, hgm_unmap_primary_(__VA_ARGS__))
 #define hgm_area_close(...) (HGM_HERE, hgm_area_close_(__VA_ARGS__))
 #define hgm_expect_tag(...) (HGM_HERE, hgm_expect_tag_(__VA_ARGS__))
@@ -206,6 +210,8 @@ unsigned hgm_mapcount_share(const struct hgm_area *area, size_t page, size_t pie
 
 /* Reads a byte: true if that raised SIGBUS; `code` and `address` as siginfo has them. */
 bool hgm_sigbus(const void *at, int *code, void **address);
+/* si_addr_lsb of the last SIGBUS of this thread: the shift of what is lost, for a memory error. */
+int hgm_sigbus_shift(void);
 /* Expects that every hole of the primary raises SIGBUS (or, if there are many, a sample with both ends of each). */
 void hgm_expect_holes_(const struct hgm_area *area);
 /* Waits for the next message of the area's userfaultfd; fails if none comes. */
@@ -289,6 +295,8 @@ void hgm_write_number(const char *path, long value);
 /* A memfd of huge pages, and a shared or private mapping of it. */
 int hgm_memfd_(size_t pages);
 void *hgm_map_(int fd, size_t offset, size_t length, int flags);
+/* Every feature that the kernel's userfaultfd has. */
+uint64_t hgm_uffd_features(void);
 /* A userfaultfd with these features, or -errno. */
 int hgm_uffd(uint64_t features);
 int hgm_try_register(int uffd, void *at, size_t length, uint64_t mode);

@@ -145,12 +145,16 @@ class _Case:
 _cases: list[_Case] = []
 
 
-def case(claim: str, *, deadline_s: int = 60, sizes: str = "", arch: str = "") -> Callable[[_Body], _Body]:
-    """Declare a case that needs a kernel with high-granularity mapping. `deadline_s` is for the harness alone."""
+def case(
+    claim: str, *, deadline_s: int = 60, sizes: str = "", arch: str = "", spoils: int = 0
+) -> Callable[[_Body], _Body]:
+    """Declare a case that needs a kernel with high-granularity mapping; see hgm.h for what the attributes mean."""
     return _declare(claim, True, sizes, arch)
 
 
-def stock_case(claim: str, *, deadline_s: int = 60, sizes: str = "", arch: str = "") -> Callable[[_Body], _Body]:
+def stock_case(
+    claim: str, *, deadline_s: int = 60, sizes: str = "", arch: str = "", spoils: int = 0
+) -> Callable[[_Body], _Body]:
     """Declare a case that holds on kernels without high-granularity mapping too."""
     return _declare(claim, False, sizes, arch)
 

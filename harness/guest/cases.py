@@ -17,7 +17,7 @@ from harness.errors import BadInput
 
 DEADLINE_S = 60
 STRESS = "stress"  # the category that runs for a time of the user's choice, and only if asked for
-ATTRIBUTES = {"deadline_s": int, "sizes": str, "arch": str}
+ATTRIBUTES = {"deadline_s": int, "sizes": str, "arch": str, "spoils": int}
 
 _C_CASE = re.compile(r"^(HGM|STOCK)_CASE\(", re.MULTILINE)
 _C_TOKEN = re.compile(
@@ -38,6 +38,7 @@ class Case:
     deadline_s: int = DEADLINE_S  # seconds on an accelerator of slowness 1
     sizes: tuple[str, ...] = ()  # names of the huge page sizes it is about; empty: all
     arch: str = ""  # the one architecture it is about; empty: all
+    spoils: bool = False  # it takes huge pages for good (poison): no other case follows it in the same guest
 
     @property
     def category(self) -> str:
@@ -150,4 +151,5 @@ def _case(program: Path, line: int, name: str, claim: object, needs_hgm: bool, a
         deadline_s=deadline,
         sizes=tuple(str(attributes.get("sizes", "")).split()),
         arch=str(attributes.get("arch", "")),
+        spoils=bool(attributes.get("spoils", 0)),
     )

@@ -65,7 +65,7 @@ class Guest:
         outcome = machine.ssh.run(command, deadline, limit=OUTPUT_LIMIT)
         before, after = self.state, None
         if outcome.end is End.EXITED:
-            after = self._settled(before, mark)
+            after = self._settled(before, mark, patient=not case.spoils)
         complete = True
         if after:
             self.state = after
@@ -82,6 +82,7 @@ class Guest:
             log=log,
             log_complete=complete,
             earlier=earlier,
+            spoils=case.spoils,
             stacks=self._ask_why() if outcome.end is End.DEADLINE else "",
             before=before,
             after=after,
@@ -97,12 +98,12 @@ class Guest:
             raise GuestFault(f"the guest does not answer ({outcome.end.value})")
         return state.parse(outcome.stdout.decode(errors="replace"))
 
-    def _settled(self, before: State, mark: str) -> State | None:
-        """The state once it is as before, or as it is when the time to settle is over; None if the guest is gone."""
+    def _settled(self, before: State, mark: str, *, patient: bool) -> State | None:
+        """The state once it is as before, or as it is when patience is over; None if the guest is gone."""
         deadline = Deadline(SETTLE_SECONDS * self._slowness)
         try:
             after = self._look(mark)
-            while after.pools != before.pools and not deadline.over:
+            while patient and after.pools != before.pools and not deadline.over:
                 after = self._look()
         except GuestFault:
             # The verdict says so: a state that is None after a program that exited is a finding of its own.

@@ -187,11 +187,12 @@ def _build(
         notes = _configure(tools, source, output, pieces)
         jobs = request.jobs or len(os.sched_getaffinity(0))
         image = toolchain.make(tools, sources, output, "-s", "image_name").stdout.split()[-1]
-        release = toolchain.make(tools, sources, output, "-s", "kernelrelease").stdout.split()[-1]
         words = (f"-j{jobs}", Path(image).name)
         result = toolchain.make(tools, sources, output, *words, log=log, check=False, quiet=False)
         if result.returncode:
             _explain_failure(result.stdout, log, source)
+        # Only now: before the build it is read from what the last configuration in this directory has left behind.
+        release = toolchain.make(tools, sources, output, "-s", "kernelrelease").stdout.split()[-1]
     finally:
         busy.unlink(missing_ok=True)
     with written_whole(target) as work:

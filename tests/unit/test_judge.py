@@ -56,6 +56,8 @@ def state(**changes: Any) -> State:
         (observe(SKIP, 4, log=WARN), Status.FAIL, ["splat"]),
         (observe(after=state(tainted=512)), Status.FAIL, ["taint"]),
         (observe(after=state(pools={2 << 20: {**POOLS[2 << 20], "free": 3}})), Status.FAIL, ["leak"]),
+        (observe(after=state(pools={}), spoils=True), Status.PASS, []),
+        (observe(after=state(tainted=512), spoils=True), Status.FAIL, ["taint"]),
         (observe(after=state(debug_locks=0)), Status.ERROR, ["lockdep"]),
         (observe(before=state(debug_locks=0), after=state(debug_locks=0)), Status.ERROR, ["lockdep"]),
         (observe(after=None), Status.ERROR, ["lost"]),
