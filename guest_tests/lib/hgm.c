@@ -822,14 +822,13 @@ void hgm_expect_counters_(const struct hgm_area *area)
 		FAIL_HERE("VmPTE of the primary mapping: expected %ld kB, saw %ld kB", table_kb, seen);
 }
 
-unsigned hgm_mapcount_share(const struct hgm_area *area, size_t page, size_t piece)
+unsigned hgm_mapcount_rule(enum hgm_dialect dialect, const size_t *leaf, size_t pieces, size_t piece)
 {
-	const size_t *leaf = area->leaf + page * PIECES;
 	unsigned entries = 0;
 
-	for (size_t i = 0; i < PIECES; i += leaf[i] ? leaf[i] / hgm_base : 1)
+	for (size_t i = 0; i < pieces; i += leaf[i] ? leaf[i] / hgm_base : 1)
 		entries += !!leaf[i];
-	switch (hgm_dialect()) {
+	switch (dialect) {
 	case HGM_NONE:
 	case HGM_RFC1:
 		return entries ? 1 : 0;
@@ -840,6 +839,11 @@ unsigned hgm_mapcount_share(const struct hgm_area *area, size_t page, size_t pie
 		return leaf[piece] ? 1 : 0;
 	}
 	FAIL_HERE("unknown dialect");
+}
+
+unsigned hgm_mapcount_share(const struct hgm_area *area, size_t page, size_t piece)
+{
+	return hgm_mapcount_rule(hgm_dialect(), area->leaf + page * PIECES, PIECES, piece);
 }
 
 void hgm_expect_mapcount_(const struct hgm_area *area, unsigned others)

@@ -191,7 +191,9 @@ void hgm_expect_counters_(const struct hgm_area *area);
 void hgm_expect_mapcount_(const struct hgm_area *area, unsigned others);
 /* All three, with the alias as the only other mapping. */
 void hgm_expect_shape_(const struct hgm_area *area);
-/* What one mapping that looks like `leaf` adds to the mapcount of base page `piece` of huge page `page`. */
+/* What a mapping of one huge page of so many base pages, which looks like `leaf`, adds to the mapcount of one of them. */
+unsigned hgm_mapcount_rule(enum hgm_dialect dialect, const size_t *leaf, size_t pieces, size_t piece);
+/* The same for the primary's huge page `page`, in the kernel's own dialect. */
 unsigned hgm_mapcount_share(const struct hgm_area *area, size_t page, size_t piece);
 
 #define hgm_area_open(...) (HGM_HERE, hgm_area_open_(__VA_ARGS__))

@@ -29,7 +29,7 @@ import sys
 import threading
 import traceback
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -379,6 +379,25 @@ def wait_message(uffd: int) -> Message:
 
 # ---- the kernel's dialect ----
 
+
+def mapcount_rule(spoken: Dialect, leaf: Sequence[int], base: int) -> list[int]:
+    """What a mapping of one huge page adds to the mapcount of each of its base pages, of `base` bytes.
+
+    `leaf` has the size of the leaf that maps each base page, 0 for a hole.
+    """
+    entries = at = 0
+    while at < len(leaf):
+        entries += bool(leaf[at])
+        at += leaf[at] // base or 1
+    match spoken:
+        case Dialect.NONE | Dialect.RFC1:
+            return [min(entries, 1)] * len(leaf)
+        case Dialect.RFC2 | Dialect.V1:
+            return [entries] * len(leaf)
+        case Dialect.V2:
+            return [int(bool(size)) for size in leaf]
+
+
 _dialects: dict[int, Dialect] = {}
 
 
@@ -625,17 +644,7 @@ class Area:
     def shares(self, page: int) -> list[int]:
         """What a mapping that looks like the primary adds to the mapcount of each base page of a huge page."""
         leaf = self.leaf[page * self.pieces : (page + 1) * self.pieces]
-        entries, at = 0, 0
-        while at < len(leaf):
-            entries += bool(leaf[at])
-            at += leaf[at] // self.base or 1
-        match dialect(self.context):
-            case Dialect.NONE | Dialect.RFC1:
-                return [min(entries, 1)] * self.pieces
-            case Dialect.RFC2 | Dialect.V1:
-                return [entries] * self.pieces
-            case Dialect.V2:
-                return [int(bool(size)) for size in leaf]
+        return mapcount_rule(dialect(self.context), leaf, self.base)
 
     def expect_mapcount(self, others: int) -> None:
         """kpagecount of every base page: `others` for whole pages mapped elsewhere, plus the primary's share."""

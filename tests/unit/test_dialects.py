@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""The mapcount that each posted version's rule demands of a shape: in Python and in C, the same."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from harness.paths import ROOT
+
+LIB = ROOT / "guest_tests/lib"
+BASE, PIECES = 4096, 512
+HUGE = BASE * PIECES
+VERSIONS = ("NONE", "RFC1", "RFC2", "V1", "V2")
+
+# A shape as (first base page, size of each leaf, number of leaves), and what base pages 0, 3, 4 and 511 count then:
+# by the rule of RFC v1 (also of kernels without pieces), of RFC v2 and PATCH v1, and of PATCH v2.
+SHAPES = {
+    "nothing": ([], (0, 0, 0, 0), (0, 0, 0, 0), (0, 0, 0, 0)),
+    "one whole leaf": ([(0, HUGE, 1)], (1, 1, 1, 1), (1, 1, 1, 1), (1, 1, 1, 1)),
+    "one piece": ([(3, BASE, 1)], (1, 1, 1, 1), (1, 1, 1, 1), (0, 1, 0, 0)),
+    "first and last": ([(0, BASE, 1), (511, BASE, 1)], (1, 1, 1, 1), (2, 2, 2, 2), (1, 0, 0, 1)),
+    "all pieces": ([(0, BASE, PIECES)], (1, 1, 1, 1), (512, 512, 512, 512), (1, 1, 1, 1)),
+    "leaves of 16 and of 1": ([(0, 16 * BASE, 2), (40, BASE, 3)], (1, 1, 1, 1), (5, 5, 5, 5), (1, 1, 1, 0)),
+}
+PLACES = (0, 3, 4, 511)
+
+
+def leaves(shape: list[tuple[int, int, int]]) -> list[int]:
+    leaf = [0] * PIECES
+    for first, size, count in shape:
+        for page in range(first, first + count * size // BASE):
+            leaf[page] = size
+    return leaf
+
+
+def expected(name: str, version: str) -> list[int]:
+    _, rfc1, entries, v2 = SHAPES[name]
+    return list({"NONE": rfc1, "RFC1": rfc1, "RFC2": entries, "V1": entries, "V2": v2}[version])
+
+
+@pytest.fixture(scope="module")
+def library() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("hgm", LIB / "hgm.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["hgm"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prints the counts of PLACES for a version's number and the leaves that follow it on the command line."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if not compiler:
+        pytest.skip("this host has no C compiler")
+    place = tmp_path_factory.mktemp("rule")
+    (place / "rule.c").write_text(
+        """
+#define main library_main
+#include "hgm.c"
+#undef main
+int main(int count, char **word)
+{
+	static size_t leaf[512];
+	const size_t places[] = { 0, 3, 4, 511 };
+
+	hgm_base = 4096;
+	for (int i = 2; i < count; i++)
+		leaf[i - 2] = strtoul(word[i], NULL, 10);
+	for (int i = 0; i < 4; i++)
+		printf("%u ", hgm_mapcount_rule(atoi(word[1]), leaf, 512, places[i]));
+	return 0;
+}
+"""
+    )
+    subprocess.run([compiler, "-std=gnu11", "-pthread", "-I", LIB, "-o", place / "rule", place / "rule.c"], check=True)
+    return place / "rule"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_rule_in_python(name: str, version: str, library: ModuleType) -> None:
+    counts = library.mapcount_rule(library.Dialect[version], leaves(SHAPES[name][0]), BASE)
+    assert [counts[place] for place in PLACES] == expected(name, version)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_rule_in_c(name: str, version: str, program: Path) -> None:
+    words = [str(VERSIONS.index(version)), *map(str, leaves(SHAPES[name][0]))]
+    done = subprocess.run([program, *words], capture_output=True, text=True, check=True)
+    assert [int(word) for word in done.stdout.split()] == expected(name, version)
