@@ -176,7 +176,7 @@ def _sluggish(arch: Arch, machine: str, kvm_seconds: float) -> str:
 
 def _kvm_obstacle(arch: Arch) -> str:
     """Return why KVM need not even be tried for guests of `arch`, or nothing."""
-    if arches.host() is not arch:
+    if not arches.native(arch):
         return f"only runs guests of the host's own architecture, not {arch.name}"
     return device_obstacle(Path("/dev/kvm"))
 

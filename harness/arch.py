@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""The architectures, one row each. Nothing else in the harness asks "which architecture is this?"."""
+"""The architectures, one row each, and one for each other size of base page.
+
+Nothing else in the harness asks "which architecture is this?".
+"""
 
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.errors import BadInput
 
@@ -26,10 +29,12 @@ class Arch:
     accelerators: tuple[str, ...]  # to try, best first, where the host has this architecture
     console: str  # kernel name of the first serial port
     image_magic: tuple[int, bytes]  # (offset, bytes) by which a kernel image is known
-    huge_page_sizes: tuple[int, ...]  # with the default base page, in bytes, smallest first
+    huge_page_sizes: tuple[int, ...]  # that guests reserve, in bytes, smallest first
     huge_pages: str  # pools that a guest reserves by default, as --huge-pages has them
     probe_code: bytes  # machine code that prints the letter H on the first serial port and halts
     probe_address: int | None  # where it is loaded; None: it is a boot sector
+    base_page: int = 4 * KIB  # bytes
+    section: int = 128 * MIB  # of memory, with which a NUMA node begins (SECTION_SIZE_BITS), bytes
     cmdline: str = ""  # kernel parameters only this architecture needs
 
 
@@ -72,7 +77,19 @@ ARM64 = Arch(
     probe_address=0x4020_0000,  # past the device tree that QEMU puts at the start of RAM
 )
 
-ARCHES = {arch.name: arch for arch in (X86_64, ARM64)}
+# The same machine with larger base pages: 32 of them with one contiguous entry make 2M, a PMD makes 512M.
+ARM64_64K = replace(
+    ARM64,
+    name="arm64-64k",
+    aliases=(),
+    huge_page_sizes=(2 * MIB, 512 * MIB),
+    huge_pages="2M=128,512M=2",
+    base_page=64 * KIB,
+    section=512 * MIB,
+)
+
+ARCHES = {arch.name: arch for arch in (X86_64, ARM64, ARM64_64K)}
+ALL = (X86_64, ARM64)  # what --arch all means: the rest are variants
 
 
 def find(name: str) -> Arch:
@@ -80,13 +97,16 @@ def find(name: str) -> Arch:
     for arch in ARCHES.values():
         if name in (arch.name, *arch.aliases):
             return arch
-    raise BadInput(f"unknown architecture {name!r}", hint=f"known: {', '.join(ARCHES)}, and 'all' for each in turn")
+    raise BadInput(
+        f"unknown architecture {name!r}",
+        hint=f"known: {', '.join(ARCHES)}, and 'all' for {' and '.join(arch.name for arch in ALL)}",
+    )
 
 
-def host() -> Arch | None:
-    """Return the row of the machine the harness runs on, or None if it has none."""
+def native(arch: Arch) -> bool:
+    """Whether the harness's own machine is of this architecture, whatever the size of its base pages."""
     machine = platform.machine()
-    return next((a for a in ARCHES.values() if machine in (a.name, *a.aliases)), None)
+    return any(machine in (row.name, *row.aliases) for row in ARCHES.values() if row.gnu == arch.gnu)
 
 
 def size_name(size: int) -> str:

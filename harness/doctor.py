@@ -147,7 +147,7 @@ class Finding:
     detail: str
 
 
-QEMU_PACKAGES = {"x86_64": "qemu-system-x86", "arm64": "qemu-system-arm"}
+QEMU_PACKAGES = {"qemu-system-x86_64": "qemu-system-x86", "qemu-system-aarch64": "qemu-system-arm"}
 
 
 def _program(name: str, why: str, package: str, stage: Stage, *, optional: bool = False) -> Requirement:
@@ -184,8 +184,9 @@ SHARED = (
 def requirements(arches: Iterable[Arch]) -> list[Requirement]:
     """Return all that is needed for guests of `arches`, less the room for them."""
     table = list(SHARED)
-    for arch in arches:
-        qemu, compilers = QEMU_PACKAGES[arch.name], _compilers(arch)
+    # Rows of one machine need the same.
+    for arch in {arch.gnu: arch for arch in reversed(list(arches))}.values():
+        qemu, compilers = QEMU_PACKAGES[arch.qemu], _compilers(arch)
         table.append(
             Requirement(
                 name=arch.qemu,
@@ -208,7 +209,7 @@ def requirements(arches: Iterable[Arch]) -> list[Requirement]:
                     arch=arch.name,
                 )
             )
-        if archs.host() is not arch:
+        if not archs.native(arch):
             table += [
                 Requirement(
                     name=compilers[0],

@@ -19,7 +19,12 @@ REFERENCE = ROOT / "patches/reference"
 
 def add_options(add: Callable[..., Any]) -> None:
     """Declare every option through `add`, which is argparse's add_argument or pytest's addoption."""
-    add("--arch", default="x86_64", metavar="ARCH", help="x86_64, arm64, or all (default: x86_64)")
+    add(
+        "--arch",
+        default="x86_64",
+        metavar="ARCH",
+        help="x86_64, arm64, arm64-64k (base pages of 64K), or all: the first two (default: x86_64)",
+    )
     add("--tree", metavar="DIR", help="kernel tree to build, with its uncommitted changes; it is never written to")
     add("--commit", metavar="REV", help="with --tree: build this commit instead of the working tree")
     add("--source-package", metavar="NAME", help="Debian package with the kernel source (default: linux-source-6.1)")
@@ -40,7 +45,7 @@ def add_options(add: Callable[..., Any]) -> None:
 
 def expand(name: str) -> list[Arch]:
     """Return the architectures that --arch names. Raises BadInput for an unknown one."""
-    return list(archs.ARCHES.values()) if name == "all" else [archs.find(name)]
+    return list(archs.ALL) if name == "all" else [archs.find(name)]
 
 
 def wants_reference(options: Any) -> bool:

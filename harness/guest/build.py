@@ -61,7 +61,7 @@ def prepare(arch: Arch, programs: Iterable[Path]) -> Bundle:
 def _compiler(arch: Arch) -> list[str]:
     """CROSS_COMPILE as kernel people set it, if it is for `arch`; else the triplet's gcc, else the host's."""
     prefix = os.environ.get("CROSS_COMPILE", "")
-    native = archs.host() is arch
+    native = archs.native(arch)
     names = [f"{prefix}gcc"] if prefix and arch.gnu.split("-")[0] in prefix else []
     names += [f"{arch.gnu}-gcc", *(["gcc", "cc"] if native else [])]
     for name in names:

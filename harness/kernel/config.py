@@ -106,7 +106,7 @@ def missing_options(config_text: str, arch: Arch) -> list[str]:
     """
     config = parse(config_text)
     # Whether this image's source could have had it with high-granularity mapping is not to be seen.
-    hvo = arch.name == "x86_64" and config.get(HGM) != "y"
+    hvo = arch.kernel_arch == "x86_64" and config.get(HGM) != "y"
     return [
         f"{name}={config.get(name, 'n')}, needed ={value} {reason}"
         for fragment, reason in DEMANDED.items()

@@ -45,7 +45,7 @@ def inspect(image: Path, arch: Arch, config: Path | None = None) -> Prebuilt:
         hint = f"an x86_64 kernel is a bzImage, an arm64 one an Image or Image.gz; looked for {arch.image_magic[1]!r}"
         kind = "an ELF file; QEMU wants the bzImage or Image" if plain.startswith(b"\x7fELF") else "no kernel image"
         raise BadInput(f"{image} is {kind}", hint=hint)
-    if found is not arch:
+    if found.image_magic != arch.image_magic:
         raise BadInput(f"{image} is an {found.name} kernel, but --arch says {arch.name}", hint=f"--arch {found.name}")
     if data is plain and arch.image_magic[1] == b"HdrS":
         release, kernel = _read_bzimage(image, data)

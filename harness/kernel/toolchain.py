@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.arch import Arch, host
+from harness.arch import Arch, native
 from harness.errors import HostFault
 from harness.paths import cache_dir
 from harness.process import run
@@ -54,7 +54,7 @@ def find(arch: Arch, env: Mapping[str, str] = os.environ) -> Toolchain:
     prefix, suffix = (llvm, "") if llvm.endswith("/") else ("", llvm if llvm.startswith("-") else "")
     cross = env.get("CROSS_COMPILE")
     if cross is None:
-        cross = "" if llvm or host() is arch else f"{arch.gnu}-"
+        cross = "" if llvm or native(arch) else f"{arch.gnu}-"
     compiler = env.get("CC") or (f"{prefix}clang{suffix}" if llvm else f"{cross}gcc")
     host_compiler = env.get("HOSTCC") or (f"{prefix}clang{suffix}" if llvm else "gcc")
     linker = env.get("LD") or (f"{prefix}ld.lld{suffix}" if llvm else f"{cross}ld")

@@ -15,8 +15,8 @@ from harness.pools import Pool
 # Besides the pools: the kernel, its page tables, tmpfs, Python, and room for a test's own small memory.
 BASE_MEMORY = 768 * MIB
 NODES = 2  # of NUMA, since pages shall be moved between them
-# A memory section (arch/x86/include/asm/sparsemem.h; arm64 with 4K and 16K pages): a node begins with one.
-SECTION = 128 * MIB
+# Sizes of which the page allocator cannot be counted upon to have an aligned stretch unless there is room to spare.
+GIGANTIC = 512 * MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,14 +38,15 @@ class VmSpec:
         A gigantic page needs an aligned stretch of that size. The PC machine leaves a hole below 4 GiB, so the RAM
         below the hole serves as room and each gigantic page is counted above it (4608M gives one, 6144M gives two).
         """
-        gigantic = sum(pool.size * pool.count for pool in self.pools if pool.size >= GIB)
-        small = sum(pool.size * pool.count for pool in self.pools if pool.size < GIB)
+        gigantic = sum(pool.size * pool.count for pool in self.pools if pool.size >= GIGANTIC)
+        small = sum(pool.size * pool.count for pool in self.pools if pool.size < GIGANTIC)
         return (3 * GIB + 3 * gigantic // 2 if gigantic else BASE_MEMORY) + small
 
     @property
     def node_memory(self) -> tuple[int, ...]:
         """RAM of each NUMA node in bytes. Halves: the kernel spreads each pool over the nodes when it boots."""
-        first = self.memory // NODES // SECTION * SECTION
+        section = self.arch.section
+        first = max(self.memory // NODES // section, 1) * section
         return first, self.memory - first
 
     @property

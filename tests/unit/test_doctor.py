@@ -58,18 +58,18 @@ UPDATE = "sudo -n env LC_ALL=C DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::L
 
 
 def test_x86_64_on_its_own_host_needs_no_cross_tools(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.arch.host", lambda: X86_64)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
     names = {name for requirement in doctor.requirements([X86_64]) for name in requirement.packages}
     assert {"qemu-system-x86", "libelf-dev", "gcc", "libc6-dev"} <= names
     assert not [name for name in names if "arm" in name or "aarch64" in name or "cross" in name]
 
 
 def test_another_architecture_needs_its_cross_tools(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.arch.host", lambda: X86_64)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
     names = {name for requirement in doctor.requirements([ARM64]) for name in requirement.packages}
     assert {"qemu-system-arm", "gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"} <= names
     assert "qemu-system-x86" not in names
-    monkeypatch.setattr("harness.arch.host", lambda: ARM64)
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
     names = {name for requirement in doctor.requirements([X86_64]) for name in requirement.packages}
     assert {"gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross"} <= names
 

@@ -204,7 +204,7 @@ def test_compilers_as_kernel_people_name_them(tmp_path: Path, monkeypatch: pytes
         (tmp_path / name).write_text(f"#!/bin/sh\necho {name} 1.0\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(toolchain, "host", lambda: X86_64)
+    monkeypatch.setattr(toolchain, "native", lambda arch: arch is X86_64)
     assert variables()["CC"] == "gcc" and "LLVM" not in variables()
     assert variables(LLVM="1") | {"CC": "clang", "HOSTCC": "clang", "LLVM": "1"} == variables(LLVM="1")
     assert variables(LLVM="-15")["CC"] == "clang-15"
