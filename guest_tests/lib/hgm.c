@@ -1124,6 +1124,12 @@ _Noreturn static void run(struct hgm_case *declared, int number)
 		FAIL_HERE("the kernel has no huge pages of %s", size_name(hgm_huge));
 	if (declared->needs_hgm && hgm_dialect() == HGM_NONE)
 		hgm_skip("kernel has no HGM");
+	/*
+	 * Every page of the program and its stack is touched now: a buffer of the library that is first used later may
+	 * lie behind a boundary of 2 MiB, and then VmPTE grows by a table that is none of the case's.
+	 */
+	if (mlockall(MCL_CURRENT) || munlockall())
+		FAIL_HERE("mlockall: %s", strerror(errno));
 	declared->run();
 	if (in_child)
 		FAIL_HERE("a child ran into the end of the case");
