@@ -101,7 +101,7 @@ HGM_CASE(neighbour_stays_asleep, "a CONTINUE beside the piece that a reader wait
 	hgm_expect_pieces(&area);
 }
 
-enum { READERS = 8, WAKE_ROUNDS = 400, RACE_ROUNDS = 2000 };
+enum { READERS = 8, WAKE_ROUNDS = 400, RACE_ROUNDS = 2000, OVERLAP_ROUNDS = 200 };
 
 /* Each round ends with nothing mapped: the whole huge page is dropped, of which these two pieces were mapped. */
 static void drop_page(struct hgm_area *area, size_t one, size_t other)
@@ -200,6 +200,64 @@ HGM_CASE(two_threads_one_page, "two threads map the first two pieces of one huge
 	hgm_thread_join(other);
 	hgm_expect_pieces(&area);
 	hgm_expect_mapcount(&area, 1);
+}
+
+/* A CONTINUE of `length` bytes at `offset` in each round, by a thread of its own. */
+struct contender {
+	struct crowd *crowd;
+	size_t length;
+	int error;
+};
+
+static void *contend(void *argument)
+{
+	struct contender *contender = argument;
+	struct crowd *crowd = contender->crowd;
+
+	for (int round = 0; round < OVERLAP_ROUNDS; round++) {
+		pthread_barrier_wait(&crowd->barrier);
+		contender->error = hgm_try_continue(crowd->area, crowd->offset, contender->length, NULL);
+		pthread_barrier_wait(&crowd->barrier);
+	}
+	return NULL;
+}
+
+HGM_CASE(overlapping_sizes, "a CONTINUE of a large piece and one of a base page inside it at once: one of them maps, the "
+	 "other says EEXIST, at every size, contiguous ones too, and the page counts once [RFC v1 patches 20 and 24]",
+	 .deadline_s = 180)
+{
+	const size_t *sizes = hgm_piece_sizes();
+
+	for (size_t size = hgm_huge, next = 0; size > hgm_base; size = sizes[next++]) {
+		struct hgm_area area;
+		struct crowd crowd = { .area = &area };
+		struct contender large = { .crowd = &crowd, .length = size };
+		pthread_t other;
+
+		hgm_area_open(&area, 1, 0);
+		pthread_barrier_init(&crowd.barrier, NULL, 2);
+		hgm_thread_start(&other, contend, &large);
+		for (int round = 0; round < OVERLAP_ROUNDS; round++) {
+			size_t inside;
+			int error;
+
+			crowd.offset = hgm_random(hgm_huge / size) * size;
+			inside = crowd.offset + hgm_random(size / hgm_base) * hgm_base;
+			pthread_barrier_wait(&crowd.barrier);
+			error = hgm_try_continue(&area, inside, hgm_base, NULL);
+			pthread_barrier_wait(&crowd.barrier);
+			EXPECT_ERRNO(error ? error : large.error, EEXIST);
+			EXPECT_ERRNO(error ? large.error : error, 0);
+			EXPECT_EQ(hgm_present(area.primary + crowd.offset, size), error ? size / hgm_base : 1);
+			EXPECT_EQ(hgm_pfn(area.primary + inside), area.head[0] + inside / hgm_base);
+			EXPECT_EQ(hgm_kpagecount(area.head[0] + inside / hgm_base), 2);
+			EXPECT_EQ(CHECKED(madvise(area.primary, hgm_huge, MADV_DONTNEED)), 0);
+		}
+		hgm_thread_join(other);
+		hgm_expect_pieces(&area);
+		hgm_expect_mapcount(&area, 1);
+		hgm_area_close(&area);
+	}
 }
 
 HGM_CASE(fault_without_pager, "once the mapping is unregistered a fault fills a hole with the size of the empty "
