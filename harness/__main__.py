@@ -46,9 +46,9 @@ def run(arguments: list[str]) -> int:
 def selftest(arguments: list[str]) -> int:
     """Run the project's own tests: lint, types, unit and VM tests; arguments go to tox (such as -e unit)."""
     from harness import doctor
-    from harness.arch import X86_64
+    from harness.arch import ALL
 
-    doctor.ensure([X86_64])
+    doctor.ensure(ALL)
     # In a checkout that cannot be written, tox works where the virtual environment is.
     workdir = ["--workdir", os.fspath(Path(sys.prefix) / "tox")] if os.environ.get("HGM_VENV") else []
     argv = [sys.executable, "-m", "tox", "run", "--conf", os.fspath(ROOT / "tox.ini"), *workdir, *arguments]
