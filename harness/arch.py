@@ -83,7 +83,7 @@ ARM64_64K = replace(
     name="arm64-64k",
     aliases=(),
     huge_page_sizes=(2 * MIB, 512 * MIB),
-    huge_pages="2M=128,512M=2",
+    huge_pages="2M=128,512M=4",
     base_page=64 * KIB,
     section=512 * MIB,
 )
