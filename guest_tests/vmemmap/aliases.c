@@ -9,18 +9,20 @@
 
 static const char sysctl[] = "/proc/sys/vm/hugetlb_optimize_vmemmap";
 
-/* HVO must be on, where the kernel has it at all: vmemmap/saving.py sees to it that a kernel built with it does. */
-static void need_hvo(void)
-{
-	if (access(sysctl, F_OK))
-		hgm_skip("not applicable: kernel has no HVO");
-	EXPECT_EQ(hgm_read_number(sysctl), 1);
-}
-
 /* Base pages whose struct pages fit in one base page, which HVO keeps. */
 static size_t kept_structs(void)
 {
 	return hgm_base / 64;
+}
+
+/* HVO must be on, where the kernel has it at all: vmemmap/saving.py sees to it that a kernel built with it does. */
+static void need_hvo(void)
+{
+	if (hgm_huge / hgm_base <= kept_structs())
+		hgm_skip("not applicable: all struct pages of such a huge page lie in one base page");
+	if (access(sysctl, F_OK))
+		hgm_skip("not applicable: kernel has no HVO");
+	EXPECT_EQ(hgm_read_number(sysctl), 1);
 }
 
 static bool flagged_as_head(uint64_t head, size_t piece)
@@ -44,7 +46,7 @@ static void expect_aliases(uint64_t head, bool aliased)
 
 STOCK_CASE(far_structs_are_aliases, "with HVO on the head's flags show up again at struct pages 64, 128 and so on, "
 	   "and every base page is known as a tail [mm/hugetlb_vmemmap.c:vmemmap_remap_pte, include/linux/page-flags.h:"
-	   "page_fixed_fake_head]", .sizes = "2M 32M 1G")
+	   "page_fixed_fake_head]", .sizes = "2M 32M 512M 1G")
 {
 	struct hgm_area area;
 
@@ -112,7 +114,7 @@ static void map_near_and_far(struct hgm_area *area)
 }
 
 HGM_CASE(near_and_far_pieces, "with HVO on pieces 100, 3 and the last are mapped, counted, collapsed and unmapped, "
-	 "and no struct page from 64 on is written [PATCH v2 patch 6 excludes HVO for this]", .sizes = "2M 32M 1G")
+	 "and no struct page from 64 on is written [PATCH v2 patch 6 excludes HVO for this]", .sizes = "2M 32M 512M 1G")
 {
 	struct hgm_area area;
 
@@ -145,7 +147,7 @@ HGM_CASE(pieces_without_hvo, "the same on a page that has struct pages of its ow
 
 HGM_CASE(switched_while_live, "switching vm.hugetlb_optimize_vmemmap while pieces are mapped changes nothing about "
 	 "them, and the page goes back to the pool [mm/hugetlb_vmemmap.c: acts on pages that are set up later]",
-	 .sizes = "2M 32M 1G")
+	 .sizes = "2M 32M 512M 1G")
 {
 	struct hgm_area area;
 	long free_before = hgm_pool("free");
