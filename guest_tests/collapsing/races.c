@@ -4,16 +4,18 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
-#include <sys/ioctl.h>
+#include <sys/uio.h>
 
 /* A second thread that makes its move in each round, at the same time as the case makes its own. */
 struct race {
 	struct hgm_area *area;
 	void (*move)(struct race *race);
-	int rounds;
+	int rounds, round;
 	pthread_barrier_t barrier;
 	pthread_t thread;
 	size_t offset; /* of the piece the round is about */
+	unsigned char *other; /* a second mapping, if the move is about one */
+	struct hgm_child child; /* and a second process */
 	int error; /* what the move came to */
 };
 
@@ -40,6 +42,7 @@ static int race_round(struct race *race)
 {
 	int error;
 
+	hgm_at("round %d of %d", ++race->round, race->rounds);
 	pthread_barrier_wait(&race->barrier);
 	error = hgm_try_collapse(race->area, 0, hgm_huge);
 	pthread_barrier_wait(&race->barrier);
@@ -53,7 +56,7 @@ static void map_first_piece(struct race *race)
 	hgm_continue(race->area, 0, hgm_base);
 }
 
-/* What can be seen of the first huge page at little cost: a sample of its pieces, both counters, and the mapcount. */
+/* What can be seen of the first huge page at little cost: a sample of its pieces, their content, and both counters. */
 static void expect_page(struct race *race, size_t leaf)
 {
 	struct hgm_area *area = race->area;
@@ -94,7 +97,7 @@ HGM_CASE(against_continue, "a collapse and a CONTINUE of another piece of the pa
 		map_first_piece(&race);
 		EXPECT_ERRNO(race_round(&race), 0);
 		if (race.error && race.error != EEXIST)
-			HGM_FAIL("round %d: CONTINUE: expected success or EEXIST, saw %s", round, strerror(race.error));
+			HGM_FAIL("CONTINUE: expected success or EEXIST, saw %s", strerror(race.error));
 		expect_page(&race, hgm_huge);
 		drop(&area);
 	}
@@ -145,7 +148,7 @@ HGM_CASE(against_munmap, "a collapse while the mapping goes away ends with succe
 		map_first_piece(&race);
 		error = race_round(&race);
 		if (error && error != ENOMEM)
-			HGM_FAIL("round %d: COLLAPSE: expected success or ENOMEM, saw %s", round, strerror(error));
+			HGM_FAIL("COLLAPSE: expected success or ENOMEM, saw %s", strerror(error));
 		EXPECT_ERRNO(race.error, 0);
 		hgm_now_empty(&area, 0, hgm_huge);
 		EXPECT_EQ(hgm_kpagecount(area.head[0]), 1);
@@ -157,20 +160,96 @@ HGM_CASE(against_munmap, "a collapse while the mapping goes away ends with succe
 	hgm_expect_mapcount(&area, 1);
 }
 
-static void move_punch(struct race *race)
+static void move_collapse(struct race *race)
 {
-	const int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
-
-	race->error = fallocate(race->area->fd, mode, 0, hgm_huge) ? errno : 0;
+	race->error = hgm_try_collapse(race->area, 0, hgm_huge);
 }
 
-HGM_CASE(against_punch, "a collapse while its page is punched out of the file leaves the page unmapped everywhere and "
-	 "back in the pool: a collapse holds the page lock, or finds no page [fs/hugetlbfs/inode.c:remove_inode_hugepages]",
-	 .deadline_s = 180)
+HGM_CASE(against_collapse, "two collapses of one page at once leave one leaf that counts once: the second finds "
+	 "nothing to do [RFC v1 patch 18]", .deadline_s = 120)
+{
+	struct hgm_area area;
+	struct race race = { .area = &area, .move = move_collapse, .rounds = 500 };
+
+	hgm_area_open(&area, 1, 0);
+	race_start(&race);
+	for (int round = 0; round < race.rounds; round++) {
+		map_first_piece(&race);
+		EXPECT_ERRNO(race_round(&race), 0);
+		EXPECT_ERRNO(race.error, 0);
+		expect_page(&race, hgm_huge);
+		drop(&area);
+	}
+	hgm_thread_join(race.thread);
+	expect_page(&race, 0);
+}
+
+static void move_unmap_other(struct race *race)
+{
+	race->error = munmap(race->other, hgm_huge) ? errno : 0;
+}
+
+HGM_CASE(against_munmap_elsewhere, "a collapse while another mapping of the page goes away: one leaf that counts once "
+	 "is left [RFC v1 cover: each VMA counts for itself]", .deadline_s = 120)
+{
+	struct hgm_area area;
+	struct race race = { .area = &area, .move = move_unmap_other, .rounds = 500 };
+
+	hgm_area_open(&area, 1, 0);
+	race_start(&race);
+	for (int round = 0; round < race.rounds; round++) {
+		map_first_piece(&race);
+		race.other = hgm_map(area.fd, 0, hgm_huge, MAP_SHARED);
+		hgm_expect_tag(race.other + race.offset, race.offset / hgm_base);
+		EXPECT_ERRNO(race_round(&race), 0);
+		EXPECT_ERRNO(race.error, 0);
+		expect_page(&race, hgm_huge);
+		drop(&area);
+	}
+	hgm_thread_join(race.thread);
+	expect_page(&race, 0);
+}
+
+static void move_end_child(struct race *race)
+{
+	hgm_tell(&race->child);
+	hgm_join(&race->child);
+}
+
+HGM_CASE(against_exit, "a collapse while another process that maps the page exits: what it had mapped counts no more, "
+	 "and one leaf that counts once is left [mm/hugetlb.c:__unmap_hugepage_range_final]", .deadline_s = 240)
+{
+	struct hgm_area area;
+	struct race race = { .area = &area, .move = move_end_child, .rounds = 100 };
+
+	hgm_area_open(&area, 1, 0);
+	race_start(&race);
+	for (int round = 0; round < race.rounds; round++) {
+		map_first_piece(&race);
+		if (hgm_fork(&race.child)) {
+			/* Without a pager: both of its mappings are filled with the whole page. */
+			hgm_expect_tag(area.alias, 0);
+			hgm_expect_tag(area.primary + race.offset, race.offset / hgm_base);
+			hgm_tell(&race.child);
+			hgm_wait(&race.child);
+			hgm_child_done();
+		}
+		hgm_wait(&race.child);
+		EXPECT_EQ(hgm_kpagecount(area.head[0]), 3 + hgm_mapcount_share(&area, 0, 0));
+		EXPECT_ERRNO(race_round(&race), 0);
+		expect_page(&race, hgm_huge);
+		drop(&area);
+	}
+	hgm_thread_join(race.thread);
+	expect_page(&race, 0);
+}
+
+/* Races collapses against a move that takes the page out of the file, and gives the file a new one after each round. */
+static void race_for_the_page(void (*move)(struct race *race))
 {
 	struct hgm_area area;
 	/* Each round clears a new huge page. */
-	struct race race = { .area = &area, .move = move_punch, .rounds = hgm_huge > 1 << 28 ? 4 : 300 };
+	struct race race = { .area = &area, .move = move, .rounds = hgm_huge > 1 << 28 ? 4 : 300 };
 	long free_before;
 
 	hgm_area_open(&area, 1, 0);
@@ -184,14 +263,41 @@ HGM_CASE(against_punch, "a collapse while its page is punched out of the file le
 		EXPECT_ERRNO(race.error, 0);
 		hgm_now_empty(&area, 0, hgm_huge);
 		EXPECT_EQ(hgm_present(area.primary, hgm_huge) + hgm_present(area.alias, hgm_huge), 0);
+		EXPECT_EQ(hgm_status_kb("HugetlbPages"), area.hugetlb_kb - (long)(hgm_huge >> 10));
 		EXPECT_EQ(hgm_kpagecount(old), 0);
 		EXPECT_EQ(hgm_pool("free"), free_before + 1);
+		CHECKED(ftruncate(area.fd, area.length));
 		/* A new page for the next round: the file's first touch after the hole. */
 		EXPECT_EQ(*(volatile uint64_t *)area.alias, 0);
 		area.head[0] = hgm_pfn(area.alias);
 	}
 	hgm_thread_join(race.thread);
 	EXPECT_EQ(hgm_kpagecount(area.head[0]), 1);
+}
+
+static void move_punch(struct race *race)
+{
+	const int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+
+	race->error = fallocate(race->area->fd, mode, 0, hgm_huge) ? errno : 0;
+}
+
+HGM_CASE(against_punch, "a collapse while its page is punched out of the file leaves the page unmapped everywhere and "
+	 "back in the pool: a collapse holds the page lock, or finds no page [fs/hugetlbfs/inode.c:remove_inode_hugepages]",
+	 .deadline_s = 180)
+{
+	race_for_the_page(move_punch);
+}
+
+static void move_truncate(struct race *race)
+{
+	race->error = ftruncate(race->area->fd, 0) ? errno : 0;
+}
+
+HGM_CASE(against_truncate, "a collapse while the file is truncated leaves the page unmapped everywhere and back in "
+	 "the pool [fs/hugetlbfs/inode.c:hugetlb_vmtruncate, remove_inode_hugepages]", .deadline_s = 180)
+{
+	race_for_the_page(move_truncate);
 }
 
 static void move_fork(struct race *race)
@@ -222,66 +328,125 @@ HGM_CASE(against_fork, "a collapse while the process forks: the child reads the 
 	hgm_thread_join(race.thread);
 }
 
-/* Writes a number to the chosen piece and reads it back through the other mapping, until told to stop. */
-struct writer {
+/* Somebody who uses one piece over and over while the pieces around it are collapsed, in a thread of its own. */
+struct user {
+	void (*turn)(struct user *user);
 	struct hgm_area *area;
 	size_t offset;
 	volatile bool done;
-	volatile unsigned long writes;
+	volatile unsigned long turns;
+	pthread_t thread;
 };
 
-static void *write_on(void *argument)
+/* A number goes into the second word of the piece, and must be seen through the other mapping. */
+static void write_once(struct user *user)
 {
-	struct writer *writer = argument;
-	volatile uint64_t *here = (uint64_t *)(writer->area->primary + writer->offset) + 1;
-	volatile uint64_t *there = (uint64_t *)(writer->area->alias + writer->offset) + 1;
+	volatile uint64_t *here = (uint64_t *)(user->area->primary + user->offset) + 1;
+	volatile uint64_t *there = (uint64_t *)(user->area->alias + user->offset) + 1;
 
-	while (!writer->done) {
-		unsigned long number = writer->writes + 1;
+	*here = user->turns + 1;
+	if (*there != user->turns + 1)
+		HGM_FAIL("write %lu to base page %zu: saw %llu through the other mapping", user->turns + 1,
+			 user->offset / hgm_base, (unsigned long long)*there);
+}
 
-		*here = number;
-		if (*there != number)
-			HGM_FAIL("write %lu to base page %zu: saw %llu through the other mapping", number,
-				 writer->offset / hgm_base, (unsigned long long)*there);
-		writer->writes = number;
+static void read_once(struct user *user)
+{
+	hgm_expect_tag(user->area->primary + user->offset, user->offset / hgm_base);
+}
+
+/* The walkers of page tables: GUP must find the piece; the others may see none for a moment, but no other page. */
+static void walk_once(struct user *user)
+{
+	size_t piece = user->offset / hgm_base;
+	unsigned char *at = user->area->primary + user->offset, in_core;
+	uint64_t word = 0, entry = hgm_pagemap(at);
+	struct iovec here = { &word, sizeof(word) }, there = { at, sizeof(word) };
+	char text[4096];
+	int smaps;
+
+	if (entry & HGM_PM_PRESENT)
+		EXPECT_EQ(entry & HGM_PM_PFN, user->area->head[0] + piece);
+	EXPECT_EQ(CHECKED(mincore(at, hgm_base, &in_core)), 0);
+	EXPECT_EQ(CHECKED(process_vm_readv(getpid(), &here, 1, &there, 1, 0)), sizeof(word));
+	EXPECT_EQ(word, hgm_tag(piece));
+	smaps = CHECKED(open("/proc/self/smaps", O_RDONLY | O_CLOEXEC));
+	while (CHECKED(read(smaps, text, sizeof(text))) > 0)
+		;
+	close(smaps);
+}
+
+static void *use(void *argument)
+{
+	struct user *user = argument;
+
+	while (!user->done) {
+		user->turn(user);
+		user->turns++;
 	}
 	return NULL;
 }
 
-HGM_CASE(against_writers, "a writer to a mapped piece loses no write and writes nowhere else while the pieces around "
-	 "it are collapsed, step by step [PATCH v2 patch 34; TLB flush before the leaf]", .deadline_s = 180)
+/*
+ * In each round one piece is mapped and used by all, and collapsed around, from the second smallest size up to the huge
+ * page; each collapse comes after everybody has had a turn since the one before.
+ */
+static void collapse_around(void (*const *turns)(struct user *user), size_t count, int rounds)
 {
 	struct hgm_area area;
 	const size_t *sizes = hgm_piece_sizes();
 	size_t near = hgm_huge / hgm_base < 512 ? hgm_huge / hgm_base : 512;
 
 	hgm_area_open(&area, 1, 0);
-	for (int round = 0; round < 30; round++) {
-		struct writer writer = { .area = &area, .offset = hgm_random(near) * hgm_base };
-		pthread_t thread;
-		size_t count = 0;
+	for (int round = 0; round < rounds; round++) {
+		size_t offset = hgm_random(near) * hgm_base, left = 0;
+		uint64_t *second_word = (uint64_t *)(area.alias + offset) + 1;
+		struct user users[4] = { 0 };
 
-		hgm_continue(&area, writer.offset, hgm_base);
-		hgm_thread_start(&thread, write_on, &writer);
-		while (sizes[count])
-			count++;
-		/* From the second smallest size up to the page itself, around the place that is written to. */
-		while (count--) {
-			size_t step = count ? sizes[count - 1] : hgm_huge;
-			unsigned long seen = writer.writes;
-
-			while (writer.writes == seen)
-				sched_yield();
-			hgm_collapse(&area, writer.offset - writer.offset % step, step);
+		hgm_at("round %d of %d", round + 1, rounds);
+		hgm_continue(&area, offset, hgm_base);
+		for (size_t i = 0; i < count; i++) {
+			users[i] = (struct user){ .turn = turns[i], .area = &area, .offset = offset };
+			hgm_thread_start(&users[i].thread, use, &users[i]);
 		}
-		writer.done = true;
-		hgm_thread_join(thread);
-		EXPECT_EQ(((uint64_t *)(area.alias + writer.offset))[1], writer.writes);
-		EXPECT_EQ(hgm_pfn(area.primary + writer.offset), area.head[0] + writer.offset / hgm_base);
-		EXPECT_EQ(hgm_kpagecount(area.head[0]), 1 + hgm_mapcount_share(&area, 0, writer.offset / hgm_base));
-		((uint64_t *)(area.alias + writer.offset))[1] = 0;
+		while (sizes[left])
+			left++;
+		while (left--) {
+			size_t step = left ? sizes[left - 1] : hgm_huge;
+
+			for (size_t i = 0; i < count; i++)
+				for (unsigned long seen = users[i].turns; users[i].turns == seen; )
+					sched_yield();
+			hgm_collapse(&area, offset - offset % step, step);
+		}
+		for (size_t i = 0; i < count; i++) {
+			users[i].done = true;
+			hgm_thread_join(users[i].thread);
+			if (users[i].turn == write_once)
+				EXPECT_EQ(*second_word, users[i].turns);
+		}
+		*second_word = 0;
+		EXPECT_EQ(hgm_pfn(area.primary + offset), area.head[0] + offset / hgm_base);
+		EXPECT_EQ(hgm_kpagecount(area.head[0]), 1 + hgm_mapcount_share(&area, 0, offset / hgm_base));
 		drop(&area);
 	}
 	hgm_expect_pieces(&area);
 	hgm_expect_mapcount(&area, 1);
+}
+
+HGM_CASE(against_writers, "a writer to a mapped piece loses no write and writes nowhere else while the pieces around "
+	 "it are collapsed, step by step [PATCH v2 patch 34; TLB flush before the leaf]", .deadline_s = 180)
+{
+	void (*const turns[])(struct user *) = { write_once };
+
+	collapse_around(turns, 1, 30);
+}
+
+HGM_CASE(against_users, "a writer, a reader and a walker by way of GUP, pagemap, mincore and smaps, all at once, see "
+	 "the right piece while the pieces around it are collapsed, step by step [Peter Xu on PATCH v1: tables freed "
+	 "under walkers]", .deadline_s = 240)
+{
+	void (*const turns[])(struct user *) = { write_once, read_once, walk_once };
+
+	collapse_around(turns, 3, 60);
 }

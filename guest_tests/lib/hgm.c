@@ -35,6 +35,7 @@ static struct hgm_case *current;
 static int current_number;
 static bool in_child;
 static struct hgm_child to_parent;
+static char now_at[256];
 
 /* ---- cases and verdicts ---- */
 
@@ -78,7 +79,18 @@ void hgm_fail_at(const char *file, int line, const char *format, ...)
 		printf("# %s:%d: %s\n", file_name(file), line, message);
 	else
 		printf("# %s:%d: %s (%s:%d)\n", file_name(hgm_here_file), hgm_here_line, message, file_name(file), line);
+	if (*now_at)
+		printf("# at %s\n", now_at);
 	finish(FAIL, "");
+}
+
+void hgm_at(const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(now_at, sizeof(now_at), format, arguments);
+	va_end(arguments);
 }
 
 void hgm_skip(const char *format, ...)
@@ -570,13 +582,16 @@ static void write_tags(struct hgm_area *area)
 	}
 }
 
-/* Address space for both mappings, aligned so that it lies in one page table of the level that maps huge pages. */
+/*
+ * Address space for both mappings and as much again behind them, aligned so that it lies in one page table of the level
+ * that maps huge pages.
+ */
 static unsigned char *reserve(size_t length)
 {
 	size_t span = hgm_huge;
 	unsigned char *at;
 
-	while (span < 2 * length)
+	while (span < 4 * length)
 		span *= 2;
 	at = mmap(NULL, 2 * span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (at == MAP_FAILED)
@@ -593,24 +608,48 @@ static unsigned char *map_at(struct hgm_area *area, unsigned char *at, int flags
 
 static void expect_pagemap(const struct hgm_area *area);
 
+static int must_open_uffd(uint64_t features)
+{
+	int uffd = hgm_uffd(features);
+
+	if (uffd < 0)
+		FAIL_HERE("UFFDIO_API with features 0x%llx: %s", (unsigned long long)features, strerror(-uffd));
+	return uffd;
+}
+
+static void must_register(int uffd, void *at, size_t length)
+{
+	int error = hgm_try_register(uffd, at, length, UFFDIO_REGISTER_MODE_MINOR);
+
+	if (error)
+		FAIL_HERE("UFFDIO_REGISTER for minor faults: %s", strerror(error));
+}
+
+int hgm_uffd_for_pieces_(uint64_t features)
+{
+	return must_open_uffd(features | (hgm_dialect() == HGM_RFC2 ? HGM_FEATURE_MINOR_HUGETLBFS_HGM : 0));
+}
+
+void hgm_register_for_pieces_(int uffd, void *at, size_t length)
+{
+	if ((hgm_dialect() == HGM_V1 || hgm_dialect() == HGM_V2) && madvise(at, length, HGM_MADV_SPLIT))
+		FAIL_HERE("MADV_SPLIT: %s", strerror(errno));
+	must_register(uffd, at, length);
+}
+
 static void register_primary(struct hgm_area *area)
 {
 	bool hgm = current->needs_hgm && !(area->flags & HGM_PRIVATE);
 	uint64_t features = (area->flags & HGM_ROUNDED ? 0 : UFFD_FEATURE_EXACT_ADDRESS) |
 			    (area->flags & HGM_MESSAGES ? 0 : UFFD_FEATURE_SIGBUS);
-	int error;
 
-	if (hgm && hgm_dialect() == HGM_RFC2)
-		features |= HGM_FEATURE_MINOR_HUGETLBFS_HGM;
-	if (hgm && (hgm_dialect() == HGM_V1 || hgm_dialect() == HGM_V2) &&
-	    madvise(area->primary, area->length, HGM_MADV_SPLIT))
-		FAIL_HERE("MADV_SPLIT: %s", strerror(errno));
-	area->uffd = hgm_uffd(features);
-	if (area->uffd < 0)
-		FAIL_HERE("UFFDIO_API with features 0x%llx: %s", (unsigned long long)features, strerror(-area->uffd));
-	error = hgm_try_register(area->uffd, area->primary, area->length, UFFDIO_REGISTER_MODE_MINOR);
-	if (error)
-		FAIL_HERE("UFFDIO_REGISTER for minor faults: %s", strerror(error));
+	if (hgm) {
+		area->uffd = hgm_uffd_for_pieces_(features);
+		hgm_register_for_pieces_(area->uffd, area->primary, area->length);
+	} else {
+		area->uffd = must_open_uffd(features);
+		must_register(area->uffd, area->primary, area->length);
+	}
 }
 
 void hgm_area_open_(struct hgm_area *area, size_t pages, unsigned flags)

@@ -83,6 +83,8 @@ extern __thread int hgm_here_line;
 _Noreturn void hgm_fail_at(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
 _Noreturn void hgm_skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void hgm_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* What a case that goes on for long is at, such as its round: told along with what fails. */
+void hgm_at(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void hgm_expect_eq_at(const char *file, int line, const char *what, long long seen, long long expected);
 void hgm_expect_errno_at(const char *file, int line, const char *what, int seen, int expected);
 
@@ -151,7 +153,8 @@ struct hgm_area {
 
 /*
  * Opens an area of `pages` huge pages with tags in it. Both mappings lie in one page table of the level that maps
- * whole huge pages, and the alias has populated it, so VmPTE grows by what is below that level and nothing else.
+ * whole huge pages, and the alias has populated it, so VmPTE grows by what is below that level and nothing else. Behind
+ * the primary lies address space of the length of both, for the case to use with MAP_FIXED.
  */
 void hgm_area_open_(struct hgm_area *area, size_t pages, unsigned flags);
 /* Maps the primary again where it was, empty and registered as before, once it has been unmapped. */
@@ -302,10 +305,15 @@ uint64_t hgm_uffd_features(void);
 /* A userfaultfd with these features, or -errno. */
 int hgm_uffd(uint64_t features);
 int hgm_try_register(int uffd, void *at, size_t length, uint64_t mode);
+/* A userfaultfd, and a shared mapping registered with it for minor faults, in the dialect's way to get pieces. */
+int hgm_uffd_for_pieces_(uint64_t features);
+void hgm_register_for_pieces_(int uffd, void *at, size_t length);
 /* A number in 0..bound-1 from a fixed sequence, the same in every run. */
 size_t hgm_random(size_t bound);
 
 #define hgm_memfd(...) (HGM_HERE, hgm_memfd_(__VA_ARGS__))
 #define hgm_map(...) (HGM_HERE, hgm_map_(__VA_ARGS__))
+#define hgm_uffd_for_pieces(...) (HGM_HERE, hgm_uffd_for_pieces_(__VA_ARGS__))
+#define hgm_register_for_pieces(...) (HGM_HERE, hgm_register_for_pieces_(__VA_ARGS__))
 
 #endif
