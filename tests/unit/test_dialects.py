@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The mapcount that each posted version's rule demands of a shape: in Python and in C, the same."""
+"""Which version a kernel speaks, and the mapcount that its rule demands of a shape: in Python and in C, the same."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -56,12 +57,19 @@ def library() -> ModuleType:
     return module
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prints the counts of PLACES for a version's number and the leaves that follow it on the command line."""
+def compile_c(*arguments: str | Path) -> None:
     compiler = shutil.which("gcc") or shutil.which("cc")
     if not compiler:
         pytest.skip("this host has no C compiler")
+    subprocess.run([compiler, "-std=gnu11", "-pthread", "-I", LIB, *arguments], check=True)
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prints the counts of PLACES for a version's number and the leaves that follow it on the command line.
+
+    Without them it prints the number of the version that the kernel speaks.
+    """
     place = tmp_path_factory.mktemp("rule")
     (place / "rule.c").write_text(
         """
@@ -74,6 +82,10 @@ int main(int count, char **word)
 	const size_t places[] = { 0, 3, 4, 511 };
 
 	hgm_base = 4096;
+	hgm_huge = 512 * hgm_base;
+	current = &(struct hgm_case){ .name = "rule" };
+	if (count == 1)
+		return printf("%d", hgm_dialect()) < 0;
 	for (int i = 2; i < count; i++)
 		leaf[i - 2] = strtoul(word[i], NULL, 10);
 	for (int i = 0; i < 4; i++)
@@ -82,8 +94,16 @@ int main(int count, char **word)
 }
 """
     )
-    subprocess.run([compiler, "-std=gnu11", "-pthread", "-I", LIB, "-o", place / "rule", place / "rule.c"], check=True)
+    compile_c("-o", place / "rule", place / "rule.c")
     return place / "rule"
+
+
+@pytest.fixture(scope="module")
+def fake_kernel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library to preload, which answers as the version in FAKE_KERNEL."""
+    library = tmp_path_factory.mktemp("fake") / "fake_kernel.so"
+    compile_c("-shared", "-fPIC", "-o", library, Path(__file__).with_name("fake_kernel.c"), "-ldl")
+    return library
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -99,3 +119,23 @@ def test_the_rule_in_c(name: str, version: str, program: Path) -> None:
     words = [str(VERSIONS.index(version)), *map(str, leaves(SHAPES[name][0]))]
     done = subprocess.run([program, *words], capture_output=True, text=True, check=True)
     assert [int(word) for word in done.stdout.split()] == expected(name, version)
+
+
+ASK = f"import hgm; print(hgm.dialect(hgm.Context(huge={HUGE}, base={BASE}, hgm=True)).name)"
+
+
+@pytest.mark.parametrize("version", [*VERSIONS, "NEWER", "BROKEN"])
+def test_the_kernel_is_asked_for_its_version(version: str, program: Path, fake_kernel: Path) -> None:
+    environment = {**os.environ, "LD_PRELOAD": str(fake_kernel), "FAKE_KERNEL": version, "PYTHONPATH": str(LIB)}
+    in_c, in_python = (
+        subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        for command in ([program], [sys.executable, "-c", ASK])
+    )
+    if version == "BROKEN":
+        # Answers of no version are no "kernel without HGM", which would be a skip.
+        assert (in_c.returncode, in_python.returncode) == (1, 1)
+        assert "expected EFAULT (HGM) or EINVAL (none), saw ENOENT" in in_c.stdout
+        assert "expected EFAULT (HGM) or EINVAL (none), saw ENOENT" in in_python.stderr
+        return
+    spoken = "NONE" if version == "NEWER" else version
+    assert (in_c.stdout, in_python.stdout.strip()) == (str(VERSIONS.index(spoken)), spoken), in_python.stderr
