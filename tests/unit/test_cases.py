@@ -25,7 +25,7 @@ C = """
 HGM_CASE(counts_once, "one piece " // which one
          "counts once [RFC v1]", .deadline_s = 30, .sizes = "1G")
 { expect(f(1, ")")); }
-STOCK_CASE(shared, "two, three \\"users\\"") { }
+STOCK_CASE(shared, "two, three \\"users\\"", .spoils = 1) { }
 """
 
 
@@ -34,7 +34,8 @@ def test_c_cases(tmp_path: Path) -> None:
     assert find(path) == [
         Case(program=path, line=4, name="counts_once", claim="one piece counts once [RFC v1]", needs_hgm=True,
              deadline_s=30, sizes=("1G",)),
-        Case(program=path, line=7, name="shared", claim='two, three "users"', needs_hgm=False),
+        Case(program=path, line=7, name="shared", claim='two, three "users"', needs_hgm=False,
+             spoils=True),
     ]  # fmt: skip
     assert find(path)[0].category == "mapcount"
 
@@ -43,7 +44,7 @@ PYTHON = """
 import hgm
 @hgm.case("one piece counts once", deadline_s=30)
 def counts_once(context: hgm.Context) -> None: ...
-@hgm.stock_case("shared by two", arch="x86_64")
+@hgm.stock_case("shared by two", arch="x86_64", spoils=1)
 def shared(context: hgm.Context) -> None: ...
 def helper() -> None: ...
 """
@@ -51,9 +52,9 @@ def helper() -> None: ...
 
 def test_python_cases_are_not_imported(tmp_path: Path) -> None:
     path = program(tmp_path, "users.py", PYTHON)
-    assert [(case.name, case.needs_hgm, case.deadline_s, case.arch) for case in find(path)] == [
-        ("counts_once", True, 30, ""),
-        ("shared", False, 60, "x86_64"),
+    assert [(case.name, case.needs_hgm, case.deadline_s, case.arch, case.spoils) for case in find(path)] == [
+        ("counts_once", True, 30, "", False),
+        ("shared", False, 60, "x86_64", True),
     ]
 
 
