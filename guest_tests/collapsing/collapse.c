@@ -241,3 +241,63 @@ HGM_CASE(beyond_the_mapping, "a collapse over a range that begins where nothing 
 		area.leaf[i] = hgm_huge;
 	hgm_expect_shape(&area);
 }
+
+/* One base page of ordinary memory, which nobody can collapse: EINVAL, with THP or without. */
+static volatile uint64_t *map_ordinary(unsigned char *at)
+{
+	return CHECKED(mmap(at, hgm_base, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
+}
+
+HGM_CASE(beside_other_memory, "a collapse over a range that ends in ordinary memory folds the pieces before it, one "
+	 "that begins there ends there; both say EINVAL and change no byte [mm/madvise.c:madvise_walk_vmas, "
+	 "mm/khugepaged.c:madvise_collapse]")
+{
+	volatile uint64_t *word;
+	struct hgm_area area;
+
+	hgm_area_open(&area, 1, 0);
+	word = map_ordinary(area.primary + hgm_huge);
+	*word = 4711;
+	hgm_continue(&area, 3 * hgm_base, hgm_base);
+	EXPECT_ERRNO(hgm_try_collapse(&area, 0, hgm_huge + hgm_base), EINVAL);
+	EXPECT_EQ(*word, 4711);
+	for (size_t i = 0; i < hgm_huge / hgm_base; i++)
+		area.leaf[i] = hgm_huge;
+	hgm_expect_pieces(&area);
+	hgm_expect_mapcount(&area, 1);
+
+	CHECKED(madvise(area.primary, hgm_huge, MADV_DONTNEED));
+	hgm_now_empty(&area, 0, hgm_huge);
+	CHECKED(munmap(area.alias, hgm_huge));
+	word = map_ordinary(area.primary - hgm_base);
+	*word = 4712;
+	hgm_continue(&area, 3 * hgm_base, hgm_base);
+	EXPECT_ERRNO(madvise(area.primary - hgm_base, hgm_base + hgm_huge, HGM_MADV_COLLAPSE) ? errno : 0, EINVAL);
+	EXPECT_EQ(*word, 4712);
+	EXPECT_EQ(hgm_present(area.primary, hgm_huge), 1);
+	hgm_expect_tag(area.primary + 3 * hgm_base, 3);
+	hgm_expect_mapcount(&area, 0);
+}
+
+HGM_CASE(across_a_gap, "a collapse over two mappings with nothing mapped between them folds both and says ENOMEM at "
+	 "the end, as madvise does for every advice [mm/madvise.c:madvise_walk_vmas]")
+{
+	struct hgm_area area;
+	size_t second = 2 * hgm_huge;
+
+	hgm_area_open(&area, 1, 0);
+	CHECKED(munmap(area.primary + hgm_huge, hgm_huge));
+	CHECKED(mmap(area.primary + second, hgm_huge, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, area.fd, 0));
+	hgm_register_for_pieces(area.uffd, area.primary + second, hgm_huge);
+	hgm_continue(&area, hgm_base, hgm_base);
+	EXPECT_ERRNO(hgm_try_continue(&area, second + 2 * hgm_base, hgm_base, NULL), 0);
+	EXPECT_ERRNO(hgm_try_collapse(&area, 0, 3 * hgm_huge), ENOMEM);
+	EXPECT_EQ(hgm_present(area.primary + second, hgm_huge), hgm_huge / hgm_base);
+	hgm_expect_tag(area.primary + second + 5 * hgm_base, 5);
+	for (size_t i = 0; i < hgm_huge / hgm_base; i++)
+		area.leaf[i] = hgm_huge;
+	hgm_expect_pieces(&area);
+	hgm_expect_mapcount(&area, 2);
+	CHECKED(munmap(area.primary + second, hgm_huge));
+	hgm_expect_shape(&area);
+}

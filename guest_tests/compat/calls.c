@@ -143,6 +143,32 @@ HGM_CASE(read_pieces_by_process, "process_vm_readv reads mapped pieces, each its
 	hgm_expect_shape(&area);
 }
 
+HGM_CASE(written_by_process, "process_vm_writev into pieces lands in them, across the seam of two, and nowhere else; "
+	 "into a hole it is EFAULT and nothing is mapped [RFC v1 patch 13]")
+{
+	struct hgm_area area;
+	uint64_t words[2] = { 4711, 4712 };
+	struct iovec local = { .iov_base = words, .iov_len = sizeof(words) }, remote = { .iov_len = sizeof(words) };
+	volatile uint64_t *seam;
+
+	hgm_area_open(&area, 1, 0);
+	hgm_continue(&area, 5 * hgm_base, 2 * hgm_base);
+	remote.iov_base = area.primary + 6 * hgm_base - 8;
+	EXPECT_EQ(CHECKED(process_vm_writev(getpid(), &local, 1, &remote, 1, 0)), sizeof(words));
+	seam = (uint64_t *)(area.alias + 6 * hgm_base);
+	EXPECT_EQ(seam[-1], 4711);
+	EXPECT_EQ(seam[0], 4712);
+	/* Tags lie at both ends of a base page. */
+	seam[-1] = ~hgm_tag(5);
+	seam[0] = hgm_tag(6);
+	remote.iov_base = area.primary + 4 * hgm_base;
+	EXPECT_EQ(process_vm_writev(getpid(), &local, 1, &remote, 1, 0), -1);
+	EXPECT_EQ(errno, EFAULT);
+	for (size_t i = 0; i < hgm_huge / hgm_base; i++)
+		hgm_expect_tag(area.alias + i * hgm_base, i);
+	hgm_expect_shape(&area);
+}
+
 HGM_CASE(mremap_of_pieces, "mremap of a granular mapping moves its pieces and holes as they are, or refuses with an "
 	 "error and leaves them [RFC v2 patch 26; RFC v1 has no support]")
 {
@@ -188,9 +214,11 @@ HGM_CASE(mprotect_of_pieces, "mprotect of whole huge pages reaches each piece: r
 
 /* From linux/mman.h, where the C library's headers do not have it. */
 #define POPULATE_READ 22
+#define POPULATE_WRITE 23
 
-HGM_CASE(populate_pieces, "MADV_POPULATE_READ and mlock over pieces take the pages through GUP as they are mapped, and say "
-	 "EFAULT and ENOMEM where they meet a hole that only a pager could fill [mm/gup.c:faultin_page_range]")
+HGM_CASE(populate_pieces, "MADV_POPULATE_READ, _WRITE and mlock over pieces take the pages through GUP as they are "
+	 "mapped, and say EFAULT and ENOMEM where they meet a hole that only a pager could fill "
+	 "[mm/gup.c:faultin_page_range]")
 {
 	struct hgm_area area;
 	size_t mapped = 2 * hgm_piece_sizes()[0] < hgm_huge ? 2 * hgm_piece_sizes()[0] : hgm_huge;
@@ -204,6 +232,8 @@ HGM_CASE(populate_pieces, "MADV_POPULATE_READ and mlock over pieces take the pag
 	hgm_expect_shape(&area);
 	EXPECT_EQ(CHECKED(madvise(area.primary, mapped, POPULATE_READ)), 0);
 	hgm_expect_shape(&area);
+	EXPECT_EQ(CHECKED(madvise(area.primary, mapped, POPULATE_WRITE)), 0);
+	hgm_expect_shape(&area);
 	EXPECT_EQ(CHECKED(mlock(area.primary, hgm_base)), 0);
 	EXPECT_EQ(CHECKED(munlock(area.primary, hgm_base)), 0);
 	hgm_expect_shape(&area);
@@ -215,6 +245,8 @@ HGM_CASE(populate_pieces, "MADV_POPULATE_READ and mlock over pieces take the pag
 		mapped = hgm_base;
 	}
 	EXPECT_EQ(madvise(area.primary, mapped + hgm_base, POPULATE_READ), -1);
+	EXPECT_EQ(errno, EFAULT);
+	EXPECT_EQ(madvise(area.primary, mapped + hgm_base, POPULATE_WRITE), -1);
 	EXPECT_EQ(errno, EFAULT);
 	EXPECT_EQ(mlock(area.primary + mapped, hgm_base), -1);
 	EXPECT_EQ(errno, ENOMEM);

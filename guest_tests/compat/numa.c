@@ -93,25 +93,80 @@ HGM_CASE(page_in_pieces, "move_pages of a huge page that is mapped in pieces mov
 	hgm_expect_shape(&area);
 }
 
-HGM_CASE(bind_in_pieces, "mbind with MPOL_MF_MOVE over a mapping in pieces moves the page or leaves it, and the mapping "
-	 "is as it was [mm/mempolicy.c:queue_pages_hugetlb]")
+/* mbind of the primary, moving what it maps: 0 or errno. */
+static int bind_primary(const struct hgm_area *area, int node)
+{
+	unsigned long mask = 1UL << node;
+	long failed = syscall(SYS_mbind, area->primary, area->length, MPOL_BIND, &mask, 8 * sizeof(mask), MPOL_MF_MOVE);
+
+	return failed ? errno : 0;
+}
+
+STOCK_CASE(bind_whole_page, "mbind with MPOL_MF_MOVE leaves a huge page that is mapped twice where it is, and moves it "
+	   "once nobody else maps it [mm/mempolicy.c:queue_pages_hugetlb]")
 {
 	struct hgm_area area;
-	unsigned long mask;
+	uint64_t old;
+	int node;
+
+	need_two_nodes();
+	hgm_area_open(&area, 1, HGM_PLAIN);
+	hgm_expect_tag(area.primary, 0);
+	hgm_now_faulted(&area, 0);
+	node = other_node_with_pages(area.primary);
+	old = area.head[0];
+	EXPECT_ERRNO(bind_primary(&area, node), 0);
+	hgm_expect_shape(&area);
+	CHECKED(madvise(area.alias, hgm_huge, MADV_DONTNEED));
+	EXPECT_ERRNO(bind_primary(&area, node), 0);
+	EXPECT_EQ(node_of(area.primary), node);
+	area.head[0] = hgm_pfn(area.primary);
+	EXPECT(area.head[0] != old);
+	EXPECT_EQ(hgm_kpagecount(old), 0);
+	hgm_expect_tag(area.alias, 0);
+	hgm_expect_shape(&area);
+}
+
+HGM_CASE(bind_pieces_alone, "mbind with MPOL_MF_MOVE over pieces of a page that nobody else maps: it moves with all "
+	 "pieces and holes, or stays as it is [James Houghton: MPOL_MF_MOVE looks at the mapcount; RFC v1: not "
+	 "supported]")
+{
+	struct hgm_area area;
+	int node, error;
 
 	need_two_nodes();
 	hgm_area_open(&area, 1, 0);
 	hgm_continue(&area, 3 * hgm_base, hgm_base);
-	mask = 1UL << other_node_with_pages(area.primary + 3 * hgm_base);
-	if (syscall(SYS_mbind, area.primary, area.length, MPOL_BIND, &mask, 3, MPOL_MF_MOVE))
-		hgm_note("mbind of a page in pieces: %s", strerror(errno));
+	hgm_continue(&area, hgm_huge - hgm_base, hgm_base);
+	CHECKED(madvise(area.alias, hgm_huge, MADV_DONTNEED));
+	node = other_node_with_pages(area.primary + 3 * hgm_base);
+	error = bind_primary(&area, node);
+	hgm_note("mbind of a page in pieces, mapped once: %s", error ? strerror(error) : "success");
+	EXPECT_EQ(hgm_present(area.primary, hgm_huge), 2);
+	area.head[0] = hgm_pfn(area.primary + 3 * hgm_base) - 3;
+	hgm_expect_tag(area.alias + 3 * hgm_base, 3);
+	hgm_expect_shape(&area);
+}
+
+HGM_CASE(bind_in_pieces, "mbind with MPOL_MF_MOVE over a mapping in pieces moves the page or leaves it, and the mapping "
+	 "is as it was [mm/mempolicy.c:queue_pages_hugetlb]")
+{
+	struct hgm_area area;
+	int error;
+
+	need_two_nodes();
+	hgm_area_open(&area, 1, 0);
+	hgm_continue(&area, 3 * hgm_base, hgm_base);
+	error = bind_primary(&area, other_node_with_pages(area.primary + 3 * hgm_base));
+	hgm_note("mbind of a page in pieces: %s", error ? strerror(error) : "success");
 	area.head[0] = hgm_pfn(area.alias);
 	hgm_expect_shape(&area);
 }
 
-/* Soft-offlining moves the content to another page and retires the old one. */
+/* Soft-offlining moves the content to another page and retires the old one, which is all that the pool may lose. */
 static void soft_offline(struct hgm_area *area, const char *what)
 {
+	long free_before = hgm_pool("free"), total_before = hgm_pool("nr");
 	uint64_t old = area->head[0];
 	int error = madvise(area->alias, hgm_huge, MADV_SOFT_OFFLINE) ? errno : 0;
 
@@ -120,6 +175,11 @@ static void soft_offline(struct hgm_area *area, const char *what)
 		 (unsigned long long)old, (unsigned long long)area->head[0]);
 	EXPECT_EQ(area->head[0] != old, !error);
 	hgm_expect_shape(area);
+	hgm_area_close(area);
+	EXPECT_EQ(hgm_pool("free"), free_before + !!error);
+	EXPECT_EQ(hgm_pool("nr"), total_before - !error);
+	EXPECT_EQ(hgm_pool("resv"), 0);
+	EXPECT_EQ(hgm_pool("surplus"), 0);
 }
 
 STOCK_CASE(soft_offline_whole, "MADV_SOFT_OFFLINE of a huge page that is mapped whole retires it or refuses; the content "

@@ -6,6 +6,15 @@
 
 #define PAGES 2 /* the first is poisoned, the second is not */
 
+static long free_before, total_before;
+
+static void open_pages(struct hgm_area *area, unsigned flags)
+{
+	free_before = hgm_pool("free");
+	total_before = hgm_pool("nr");
+	hgm_area_open(area, PAGES, flags);
+}
+
 /* Poisons the first huge page, by an address in the alias mapping as madvise counts it: from the page's start. */
 static void poison(const struct hgm_area *area)
 {
@@ -37,11 +46,13 @@ static void expect_second_page_whole(struct hgm_area *area)
 	hgm_expect_tag(area->alias + hgm_huge, hgm_huge / hgm_base);
 }
 
-/* After everything is unmapped and closed, just the poisoned page is missing. */
-static void expect_one_page_lost(struct hgm_area *area, long free_before)
+/* After everything is unmapped and closed, just the poisoned page is not free; it stays a page of the pool. */
+static void expect_one_page_lost(struct hgm_area *area)
 {
 	hgm_area_close(area);
 	EXPECT_EQ(hgm_pool("free"), free_before - 1);
+	EXPECT_EQ(hgm_pool("surplus"), 0);
+	EXPECT_EQ(hgm_pool("nr"), total_before);
 	EXPECT_EQ(hgm_pool("resv"), 0);
 	EXPECT_EQ(hgm_status_kb("HugetlbPages"), 0);
 }
@@ -50,9 +61,8 @@ STOCK_CASE(whole_page, "poison of a huge page raises SIGBUS with the huge page's
 	   "costs one page [mm/memory-failure.c:try_memory_failure_hugetlb, arch/*/mm/fault.c]", .spoils = 1)
 {
 	struct hgm_area area;
-	long free_before = hgm_pool("free");
 
-	hgm_area_open(&area, PAGES, HGM_PLAIN);
+	open_pages(&area, HGM_PLAIN);
 	for (size_t page = 0; page < PAGES; page++) {
 		hgm_expect_tag(area.primary + page * hgm_huge, page * hgm_huge / hgm_base);
 		hgm_now_faulted(&area, page * hgm_huge);
@@ -61,7 +71,21 @@ STOCK_CASE(whole_page, "poison of a huge page raises SIGBUS with the huge page's
 	expect_poisoned(area.alias);
 	expect_poisoned(area.primary);
 	expect_second_page_whole(&area);
-	expect_one_page_lost(&area, free_before);
+	expect_one_page_lost(&area);
+}
+
+STOCK_CASE(injected_in_whole_page, "an error at a page frame in the middle, as hardware reports it, takes a huge page "
+	   "that is mapped whole [mm/memory-failure.c:try_memory_failure_hugetlb, through debugfs]", .spoils = 1)
+{
+	struct hgm_area area;
+
+	open_pages(&area, 0);
+	hgm_continue(&area, 0, area.length);
+	hgm_write_number("/sys/kernel/debug/hwpoison/corrupt-pfn", area.head[0] + hgm_huge / hgm_base / 2 + 1);
+	expect_poisoned(area.primary);
+	expect_poisoned(area.alias);
+	expect_second_page_whole(&area);
+	expect_one_page_lost(&area);
 }
 
 STOCK_CASE(continue_of_poison, "UFFDIO_CONTINUE of a poisoned huge page says EIO and maps nothing; the next page can be "
@@ -69,12 +93,13 @@ STOCK_CASE(continue_of_poison, "UFFDIO_CONTINUE of a poisoned huge page says EIO
 {
 	struct hgm_area area;
 
-	hgm_area_open(&area, PAGES, 0);
+	open_pages(&area, 0);
 	poison(&area);
 	EXPECT_ERRNO(hgm_try_continue(&area, 0, hgm_huge, NULL), EIO);
 	EXPECT_EQ(hgm_present(area.primary, area.length), 0);
 	hgm_continue(&area, hgm_huge, hgm_huge);
 	expect_second_page_whole(&area);
+	expect_one_page_lost(&area);
 }
 
 HGM_CASE(continue_of_piece, "UFFDIO_CONTINUE of a piece of a poisoned huge page says EIO, whichever piece, and maps "
@@ -83,13 +108,14 @@ HGM_CASE(continue_of_piece, "UFFDIO_CONTINUE of a piece of a poisoned huge page 
 	struct hgm_area area;
 	const size_t offsets[] = { 0, 3 * hgm_base, hgm_huge - hgm_base };
 
-	hgm_area_open(&area, PAGES, 0);
+	open_pages(&area, 0);
 	poison(&area);
 	for (size_t i = 0; i < sizeof(offsets) / sizeof(*offsets); i++)
 		EXPECT_ERRNO(hgm_try_continue(&area, offsets[i], hgm_base, NULL), EIO);
 	EXPECT_EQ(hgm_present(area.primary, area.length), 0);
 	hgm_continue(&area, hgm_huge + 3 * hgm_base, hgm_base);
 	expect_second_page_whole(&area);
+	expect_one_page_lost(&area);
 }
 
 /* Pieces of both pages: near, far, and the second smallest size. */
@@ -106,16 +132,15 @@ HGM_CASE(pieces, "poison of a huge page that is mapped in pieces takes all of it
 	 .spoils = 1)
 {
 	struct hgm_area area;
-	long free_before = hgm_pool("free");
 
-	hgm_area_open(&area, PAGES, 0);
+	open_pages(&area, 0);
 	map_pieces(&area);
 	hgm_expect_shape(&area);
 	poison(&area);
 	expect_poisoned(area.primary);
 	expect_poisoned(area.alias);
 	expect_second_page_whole(&area);
-	expect_one_page_lost(&area, free_before);
+	expect_one_page_lost(&area);
 }
 
 HGM_CASE(injected_in_a_piece, "an error at a page frame in the middle, as hardware reports it, does the same to a page in "
@@ -123,12 +148,13 @@ HGM_CASE(injected_in_a_piece, "an error at a page frame in the middle, as hardwa
 {
 	struct hgm_area area;
 
-	hgm_area_open(&area, PAGES, 0);
+	open_pages(&area, 0);
 	map_pieces(&area);
 	hgm_write_number("/sys/kernel/debug/hwpoison/corrupt-pfn", area.head[0] + 3);
 	expect_poisoned(area.primary);
 	expect_poisoned(area.alias);
 	expect_second_page_whole(&area);
+	expect_one_page_lost(&area);
 }
 
 HGM_CASE(collapse_after_poison, "a collapse over a poisoned page and its healthy neighbour makes nothing readable again, "
@@ -137,7 +163,7 @@ HGM_CASE(collapse_after_poison, "a collapse over a poisoned page and its healthy
 	struct hgm_area area;
 	int error;
 
-	hgm_area_open(&area, PAGES, 0);
+	open_pages(&area, 0);
 	map_pieces(&area);
 	poison(&area);
 	/* RFC v2 and PATCH v1 may say EHWPOISON; all go on with the rest. */
@@ -150,4 +176,49 @@ HGM_CASE(collapse_after_poison, "a collapse over a poisoned page and its healthy
 		area.leaf[offset / hgm_base] = hgm_huge;
 	EXPECT_EQ(hgm_present(area.primary + hgm_huge, hgm_huge), hgm_huge / hgm_base);
 	expect_second_page_whole(&area);
+	expect_one_page_lost(&area);
+}
+
+HGM_CASE(through_a_piece, "MADV_HWPOISON of a hole that only a pager could fill is EFAULT and poisons nothing; of one "
+	 "mapped piece it takes the whole page, pieces and holes [mm/madvise.c:madvise_inject_error]", .spoils = 1)
+{
+	struct hgm_area area;
+
+	open_pages(&area, 0);
+	map_pieces(&area);
+	EXPECT_EQ(madvise(area.primary + 2 * hgm_base, hgm_base, MADV_HWPOISON), -1);
+	EXPECT_EQ(errno, EFAULT);
+	hgm_expect_shape(&area);
+	CHECKED(madvise(area.primary + 3 * hgm_base, hgm_base, MADV_HWPOISON));
+	expect_poisoned(area.primary);
+	expect_poisoned(area.alias);
+	expect_second_page_whole(&area);
+	expect_one_page_lost(&area);
+}
+
+HGM_CASE(in_each_process, "poison of a page in pieces takes it from a process that maps it whole as well, and that "
+	 "process can still exit [mm/memory-failure.c:hwpoison_user_mappings]", .spoils = 1)
+{
+	struct hgm_area area;
+	struct hgm_child other;
+
+	open_pages(&area, 0);
+	map_pieces(&area);
+	if (hgm_fork(&other)) {
+		hgm_expect_tag(area.alias, 0);
+		hgm_expect_tag(area.primary, 0);
+		hgm_tell(&other);
+		hgm_wait(&other);
+		expect_poisoned(area.alias);
+		expect_poisoned(area.primary);
+		hgm_expect_tag(area.alias + hgm_huge, hgm_huge / hgm_base);
+		hgm_child_done();
+	}
+	hgm_wait(&other);
+	poison(&area);
+	expect_poisoned(area.primary);
+	hgm_tell(&other);
+	hgm_join(&other);
+	expect_second_page_whole(&area);
+	expect_one_page_lost(&area);
 }

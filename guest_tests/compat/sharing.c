@@ -79,27 +79,97 @@ STOCK_CASE(shared_table_counts_once, "processes that share a PMD table count onc
 	EXPECT_EQ(hgm_kpagecount(pfn), 0);
 }
 
+/* A second process shares the table of `slot`; then `slot` is registered, and this process alone must lose the table. */
+static void share_and_register(unsigned char *slot, int fd, int uffd, struct hgm_child *other, bool pieces)
+{
+	uint64_t pfn;
+
+	*word(slot, 0) = 1;
+	pfn = hgm_pfn((void *)word(slot, 0));
+	sharer(other, fd);
+	hgm_wait(other);
+	/* One table, one entry: or else this case is about nothing. */
+	EXPECT_EQ(hgm_kpagecount(pfn), 1);
+	if (pieces)
+		hgm_register_for_pieces(uffd, slot, SLOT);
+	else
+		EXPECT_ERRNO(hgm_try_register(uffd, slot, SLOT, UFFDIO_REGISTER_MODE_MINOR), 0);
+	EXPECT_EQ(hgm_present(slot, 4 * hgm_huge), 0);
+	EXPECT_EQ(hgm_kpagecount(pfn), 1);
+}
+
+static int try_continue(int uffd, void *at, size_t length)
+{
+	struct uffdio_continue piece = { .range = { .start = (uintptr_t)at, .len = length } };
+
+	return ioctl(uffd, UFFDIO_CONTINUE, &piece) ? errno : 0;
+}
+
+STOCK_CASE(registration_unshares, "a process that registers its mapping for minor faults leaves the shared table, with "
+	   "nothing mapped, and the others keep it [fs/userfaultfd.c:userfaultfd_register, "
+	   "mm/hugetlb.c:hugetlb_unshare_all_pmds]", .sizes = "2M")
+{
+	int fd = slot_file(), uffd = hgm_uffd(UFFD_FEATURE_SIGBUS);
+	unsigned char *slot = map_slot(fd);
+	struct hgm_child other;
+	uint64_t pfn;
+
+	EXPECT(uffd >= 0);
+	share_and_register(slot, fd, uffd, &other, false);
+	EXPECT_ERRNO(try_continue(uffd, slot + hgm_huge, hgm_huge), 0);
+	pfn = hgm_pfn((void *)word(slot, 0));
+	EXPECT_EQ(hgm_kpagecount(pfn), 2);
+	EXPECT_EQ(*word(slot, 1), 2);
+	hgm_tell(&other);
+	hgm_join(&other);
+	EXPECT_EQ(hgm_kpagecount(pfn), 1);
+	CHECKED(munmap(slot, SLOT));
+	EXPECT_EQ(hgm_kpagecount(pfn), 0);
+	close(uffd);
+}
+
+HGM_CASE(pieces_after_sharing, "a process that has left a shared table maps pieces and collapses them in a table of "
+	 "its own: those who share see none of it, and their entries count on [RFC v1 skips unsharing]", .sizes = "2M")
+{
+	int fd = slot_file(), uffd = hgm_uffd_for_pieces(UFFD_FEATURE_SIGBUS);
+	unsigned char *slot = map_slot(fd);
+	struct hgm_child other;
+	uint64_t pfn;
+
+	share_and_register(slot, fd, uffd, &other, true);
+	EXPECT_ERRNO(try_continue(uffd, slot + 2 * hgm_huge - hgm_base, hgm_base), 0);
+	EXPECT_EQ(hgm_present(slot, 4 * hgm_huge), 1);
+	pfn = hgm_pfn((void *)word(slot, 1)) - (hgm_huge / hgm_base - 1);
+	EXPECT_EQ(*word(slot, 1), 2);
+	EXPECT_EQ(hgm_kpagecount(pfn + hgm_huge / hgm_base - 1), 2);
+	EXPECT_ERRNO(madvise(slot + hgm_huge, hgm_huge, HGM_MADV_COLLAPSE) ? errno : 0, 0);
+	EXPECT_EQ(hgm_present(slot, 4 * hgm_huge), hgm_huge / hgm_base);
+	EXPECT_EQ(*word(slot, 0), 1);
+	EXPECT_EQ(hgm_kpagecount(pfn), 2);
+	CHECKED(munmap(slot, SLOT));
+	EXPECT_EQ(hgm_kpagecount(pfn), 1);
+	/* It reads both words before it ends. */
+	hgm_tell(&other);
+	hgm_join(&other);
+	EXPECT_EQ(hgm_kpagecount(pfn), 0);
+	close(uffd);
+}
+
 HGM_CASE(pieces_beside_shared_table, "a mapping in pieces beside processes that share a PMD table adds its own count and "
 	 "nothing else, and each goes in its turn without harm to the rest [a kernel that skipped unsharing was fatal: RFC "
 	 "v1]", .sizes = "2M")
 {
-	int fd = slot_file(), uffd;
+	int fd = slot_file(), uffd = hgm_uffd_for_pieces(UFFD_FEATURE_SIGBUS);
 	unsigned char *slot = map_slot(fd), *granular = map_slot(fd);
-	struct uffdio_continue piece = { .range = { .len = hgm_base } };
 	struct hgm_child other;
 	uint64_t pfn;
 
-	if (hgm_dialect() != HGM_RFC1)
-		hgm_skip("not applicable: this case opens its own userfaultfd, as RFC v1 takes it");
 	*word(slot, 0) = 1;
 	pfn = hgm_pfn((void *)word(slot, 0));
-	uffd = hgm_uffd(UFFD_FEATURE_SIGBUS);
-	EXPECT(uffd >= 0);
-	EXPECT_ERRNO(hgm_try_register(uffd, granular, SLOT, UFFDIO_REGISTER_MODE_MINOR), 0);
+	hgm_register_for_pieces(uffd, granular, SLOT);
 	sharer(&other, fd);
 	hgm_wait(&other);
-	piece.range.start = (uintptr_t)granular + 2 * hgm_huge - hgm_base;
-	EXPECT_EQ(CHECKED(ioctl(uffd, UFFDIO_CONTINUE, &piece)), 0);
+	EXPECT_ERRNO(try_continue(uffd, granular + 2 * hgm_huge - hgm_base, hgm_base), 0);
 	EXPECT_EQ(*word(granular, 1), 2);
 	EXPECT_EQ(hgm_pfn((void *)word(granular, 1)), pfn + 511);
 	EXPECT_EQ(hgm_present(granular, 2 * hgm_huge), 1);
