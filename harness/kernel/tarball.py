@@ -21,11 +21,10 @@ from harness.paths import locked
 from harness.process import end_group, say, tail
 
 BUFFER_BYTES = 1 << 20
-# First bytes of each kind, and the program that unpacks it to a pipe: in parallel with what reads the pipe.
+# First bytes of a kind, and the program that unpacks it to a pipe, in parallel with what reads the pipe. Other kinds
+# are unpacked by tarfile, which needs no program, but knows zstd only from Python 3.14 on.
 UNPACKERS = {
     b"\xfd7zXZ\0": ("xz", "-dc", "-T0"),
-    b"\x1f\x8b": ("gzip", "-dc"),
-    b"BZh": ("bzip2", "-dc"),
     b"\x28\xb5\x2f\xfd": ("zstd", "-dcq"),
 }
 
@@ -87,7 +86,7 @@ def unpack_package(package: Path, member: str, target: Path) -> Path:
 def _feed(archive: IO[bytes], git: IO[bytes]) -> list[tuple[str, int, str]]:
     """Send every file of a tar stream to fast-import as a marked blob; return (git mode, mark, path) of each."""
     entries: dict[str, tuple[str, int]] = {}
-    with tarfile.open(fileobj=archive, mode="r|", bufsize=BUFFER_BYTES) as tar:
+    with tarfile.open(fileobj=archive, mode="r|*", bufsize=BUFFER_BYTES) as tar:
         for mark, entry in enumerate(tar, start=1):
             path = os.path.normpath(entry.name)
             if entry.islnk():

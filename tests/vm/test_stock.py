@@ -48,7 +48,8 @@ def test_what_was_run_stands_in_the_results(whole: Ran) -> None:
     assert kernel["release"].startswith("6.1.")
     assert kernel["tree"]
     assert whole.results["machines"]["x86_64"]["accelerator"] in ("kvm", "tcg")
-    assert len(whole.results["machines"]["x86_64"]["boot_seconds"]) == 1
+    boots = whole.results["machines"]["x86_64"]["boot_seconds"]
+    assert boots and all(seconds > 0 for seconds in boots)
 
 
 def test_junit_has_every_case(tmp_path: Path) -> None:
