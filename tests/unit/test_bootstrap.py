@@ -18,6 +18,7 @@ import pytest
 from harness import bootstrap
 from harness.errors import Exit
 from harness.paths import ROOT
+from tests.namespaces import with_mounts
 
 Start = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -244,10 +245,7 @@ def test_a_venv_of_another_python_does_not_run(tmp_path: Path) -> None:
 
 def test_read_only_checkout(start: Start, checkout: Path, tmp_path: Path) -> None:
     # Permission bits do not bind root, so the checkout is mounted read-only, for this one command.
-    script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
-    prefix = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, str(checkout)]
-    if subprocess.run([*prefix, "true"], capture_output=True).returncode:
-        pytest.skip("this machine lets nobody make a mount namespace")
+    prefix = with_mounts('mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"', checkout)
     done = start("run", prefix=prefix)
     assert done.returncode == Exit.HOST_FAULT
     assert "Read-only file system" in done.stderr and "set HGM_VENV to a directory you may write" in done.stderr

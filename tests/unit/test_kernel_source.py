@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -15,6 +14,7 @@ import pytest
 from harness.errors import BadInput, HostFault
 from harness.kernel.repo import KernelRepo
 from harness.kernel.source import Source, SourceSpec, resolve
+from tests.namespaces import with_mounts
 
 FILES = {
     "Makefile": "VERSION = 6\nPATCHLEVEL = 1\nSUBLEVEL = 7\nEXTRAVERSION = -rc2\n",
@@ -327,9 +327,7 @@ except HostFault as error:
 def test_a_full_disk(tree: Path, tmp_path: Path, kind: str) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    mount = f"mount -t tmpfs -o size=512k none {small}"
-    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], check=False, capture_output=True).returncode:
-        pytest.skip("no mount namespaces here")
+    prefix = with_mounts('mount -t tmpfs -o size=512k none "$0" && exec "$@"', small)
     (tree / "mm/big.c").write_bytes(os.urandom(2 << 20))
     given = tree
     if kind == "tarball":
@@ -338,24 +336,17 @@ def test_a_full_disk(tree: Path, tmp_path: Path, kind: str) -> None:
             archive.add(tree, "linux")
     root = Path(__file__).parents[2]
     env = os.environ | {"HGM_CACHE": os.fspath(small), "PYTHONPATH": os.fspath(root)}
-    command = f'{mount} && exec "$@"'
-    result = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", command, "sh", sys.executable, "-c", FULL_DISK, given],
-        env=env, check=True, capture_output=True, text=True,
-    )  # fmt: skip
+    argv = [*prefix, sys.executable, "-c", FULL_DISK, os.fspath(given)]
+    result = subprocess.run(argv, env=env, check=True, capture_output=True, text=True)
     assert "HOST FAULT" in result.stdout, result.stderr
     assert "HGM_CACHE" in result.stdout or "disk is full" in result.stdout
 
 
 def test_a_read_only_tree(tree: Path, tmp_path: Path) -> None:
-    if not shutil.which("unshare"):
-        pytest.skip("no unshare here")
     code = "import sys; from pathlib import Path; from harness.kernel.source import *; "
     code += "print(resolve(SourceSpec(tree=Path(sys.argv[1]))).tree)"
     env = os.environ | {"PYTHONPATH": os.fspath(Path(__file__).parents[2])}
-    command = f'mount --bind {tree} {tree} && mount -o remount,bind,ro {tree} && exec "$@"'
-    argv = ["unshare", "-rm", "sh", "-c", command, "sh", sys.executable, "-c", code, os.fspath(tree)]
-    result = subprocess.run(argv, env=env, check=False, capture_output=True, text=True)
-    if "unshare:" in result.stderr or "mount:" in result.stderr:
-        pytest.skip("no mount namespaces here")
+    prefix = with_mounts('mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"', tree)
+    argv = [*prefix, sys.executable, "-c", code, os.fspath(tree)]
+    result = subprocess.run(argv, env=env, check=True, capture_output=True, text=True)
     assert result.stdout.strip() == git(tree, "rev-parse", "HEAD^{tree}")

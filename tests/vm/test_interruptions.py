@@ -18,6 +18,7 @@ import pytest
 from harness.errors import Exit
 from harness.kernel.build import Kernel
 from harness.paths import ROOT
+from tests.namespaces import with_mounts
 from tests.vm.conftest import command, finish, harness
 
 LIMIT_S = 300  # of host time, for any phase on a loaded machine
@@ -141,8 +142,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_half(kernel: Kernel, tmp_path: P
     script = 'mount -t tmpfs -o size=8m tmpfs "$0" && HGM_CACHE="$0" "$@"; status=$?; ls -A "$0/images"; exit $status'
     argv = command("--kernel", kernel.image, "--results", tmp_path / "run", *ONE_CASE)
     (tmp_path / "small").mkdir()
-    user = [] if os.geteuid() == 0 else ["--map-root-user"]
-    done = finish(["unshare", *user, "--mount", "sh", "-c", script, str(tmp_path / "small"), *argv], tmp_path / "run")
+    done = finish([*with_mounts(script, tmp_path / "small"), *argv], tmp_path / "run")
     assert done.status == Exit.HOST_FAULT, done.output
     assert "full" in done.output or "no space left" in done.output
     assert not [line for line in done.output.splitlines() if line.startswith((".x86_64-", "x86_64-"))]
