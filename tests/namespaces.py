@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ def with_mounts(script: str, *arguments: str | os.PathLike[str]) -> list[str]:
     """Return what to put before a command so that it runs after `script` in a mount namespace of its own.
 
     `script` is for sh, `arguments` are its $0, $1, …; what comes after them is the command, which it must run.
-    Skips the test on a machine that lets nobody make such a namespace.
+    Skips the test on a machine where that cannot be done.
     """
     ways = [["unshare", "--map-root-user", "--mount"]]
     if os.geteuid() == 0:
@@ -25,9 +26,10 @@ def with_mounts(script: str, *arguments: str | os.PathLike[str]) -> list[str]:
             ways.append(["unshare", "--mount", "--propagation", "unchanged"])
     for way in ways:
         try:
-            possible = subprocess.run([*way, "true"], stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
+            mount = [*way, "mount", "-t", "tmpfs", "none", tempfile.gettempdir()]
+            possible = subprocess.run(mount, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
         except FileNotFoundError:
             break
         if possible:
             return [*way, "sh", "-c", script, *(os.fspath(argument) for argument in arguments)]
-    pytest.skip("this machine lets nobody make a mount namespace")
+    pytest.skip("this machine has no unshare or no mount, or lets nobody use them")
