@@ -63,12 +63,9 @@ def choose(arch: Arch, machine: str | None = None) -> Accelerator:
     all deadlines. Raises BadInput for values that cannot be, and HostFault if no guest runs at all.
     """
     forced, factor = _forced(arch), _factor()
-    qemu = shutil.which(arch.qemu)
-    if qemu is None:
-        raise HostFault(f"{arch.qemu} is not there", hint="./hgm doctor --install")
     machine = machine or arch.machine
     known = cache_dir() / f"accel-{arch.name}.json"
-    key = _key(Path(qemu), arch, machine, forced)
+    key = _key(arch, machine, forced)
     remembered = _recall(known, key)
     if remembered:
         return _accelerator(arch, *remembered, factor)
@@ -121,14 +118,24 @@ def _cpu(arch: Arch, name: str) -> str:
     return "host" if name == "kvm" else arch.cpu_tcg
 
 
-def _key(qemu: Path, arch: Arch, machine: str, forced: str) -> str:
-    """Return what the answer depends on: this boot of the host, this QEMU, and what is asked of them."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    program = qemu.resolve()
+def surroundings(arch: Arch) -> tuple[object, ...]:
+    """Return what anything learnt about guests of `arch` depends on: this boot of the host, and its QEMU.
+
+    Raises HostFault if there is no QEMU.
+    """
+    qemu = shutil.which(arch.qemu)
+    if qemu is None:
+        raise HostFault(f"{arch.qemu} is not there", hint="./hgm doctor --install")
+    program = Path(qemu).resolve()
     stat = program.stat()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return boot, os.fspath(program), stat.st_mtime_ns, stat.st_size
+
+
+def _key(arch: Arch, machine: str, forced: str) -> str:
     # Whether /dev/kvm may be opened changes with the user and while the host runs.
     return digest(
-        boot, os.fspath(program), stat.st_mtime_ns, stat.st_size, machine, forced, _kvm_obstacle(arch),
+        *surroundings(arch), machine, forced, _kvm_obstacle(arch),
         arch.probe_code.hex(), arch.probe_address, arch.cpu_tcg,
     )  # fmt: skip
 

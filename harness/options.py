@@ -40,6 +40,8 @@ def add_options(add: Callable[..., Any]) -> None:
     help_text = f"pools to reserve, and with them the sizes that cases run at (default: {usual})"
     add("--huge-pages", default="", metavar="SIZE=COUNT,...", help=help_text)
     add("--stress", type=int, default=0, metavar="SECONDS", help="also run the stress cases, each for so long")
+    fresh_help = "how long a guest is used: one test, file, or run (default: test, or run where guests must boot)"
+    add("--fresh", default="", choices=("test", "file", "run"), help=fresh_help)
     add("--results", metavar="DIR", help="where the results go (default: a dated directory in results/)")
 
 

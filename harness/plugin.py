@@ -103,10 +103,8 @@ class GuestItem(pytest.Item):
         """Run the case and raise what its result says."""
         run = self.config.stash[RUN]
         try:
-            if not run.is_up(self.arch):
-                with _uncaptured(self.config):
-                    run.boot(self.arch)
-            result = run.run(self.case, self.arch, self.size, self.nodeid)
+            with _uncaptured(self.config) if run.boots_for(self.case, self.arch) else contextlib.nullcontext():
+                result = run.run(self.case, self.arch, self.size, self.nodeid)
         except HarnessError as error:
             # Without a guest no later case can do better, and a run cut short must not look like a verdict.
             pytest.exit(str(error), returncode=error.exit_code)
@@ -155,6 +153,7 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
     if not items or config.option.collectonly or session.testsfailed:
         return (yield)
     from harness.session import Run, start  # paramiko and QMP are slow to import; collecting does without them
+    from harness.supply import Fresh
 
     run: Run | None = None
     with interrupts.handled():
@@ -170,6 +169,7 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
                     directory=directory,
                     result=result,
                     stress_s=config.getoption("stress"),
+                    fresh=Fresh(config.getoption("fresh")) if config.getoption("fresh") else None,
                 )
                 config.stash[RUN] = run
                 for arch in dict.fromkeys(item.arch for item in items):

@@ -111,7 +111,7 @@ def _boot(kernel: Kernel, reserve: tuple[Pool, ...]) -> float:
         arch=arch, accelerator=accel.choose(arch), kernel=kernel.image, image=image.prepare(arch), pools=reserve
     )
     say(f"booting {arch.name}")
-    with machine.running(spec) as guest:
+    with machine.booted(spec) as guest:
         if complaints := splats.find(guest.console_since()):
             raise GuestFault(f"the kernel complains while it boots: {complaints[0].title}")
-        return round(guest.boot_seconds, 1)
+        return round(guest.ready_seconds, 1)

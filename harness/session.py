@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import os
 import re
@@ -12,39 +11,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness import accel, image, pools
-from harness.accel import Accelerator
 from harness.arch import Arch, size_name
-from harness.errors import BadInput, GuestFault
+from harness.errors import BadInput, HarnessError, HostFault
 from harness.guest import build as guest_build
-from harness.guest.build import Bundle
 from harness.guest.cases import Case
-from harness.guest.run import Guest
-from harness.image import Image
 from harness.kernel import build as kernel_build
-from harness.kernel.build import Kernel, KernelRequest
-from harness.pools import Pool
-from harness.process import say
+from harness.kernel.build import KernelRequest
 from harness.report.results import CaseResult, RunResult, Status
-from harness.verdict import splats
+from harness.supply import Fresh, Supply
 from harness.verdict.judge import Observation, Verdict, judge
-from harness.vm import machine
 from harness.vm.command import VmSpec
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """All that a guest of one architecture is started from."""
-
-    kernel: Kernel
-    image: Image
-    accelerator: Accelerator
-    bundle: Bundle
-    pools: tuple[Pool, ...]
+ATTEMPTS = 3  # at a case whose guest turned out to stand on a template that somebody had changed
 
 
 @dataclass(slots=True)
 class Run:
-    """A run with its directory. Use as a context manager; no guest outlives it."""
+    """A run with its directory. Close it at the end; no guest outlives it."""
 
     request: KernelRequest  # its architecture is replaced by each one of the run in turn
     huge_pages: str  # as --huge-pages has them; empty: what is usual for the architecture
@@ -52,47 +35,64 @@ class Run:
     directory: Path
     result: RunResult
     stress_s: int = 0  # how long a stress case runs, in seconds
-    _prepared: dict[str, Prepared] = field(default_factory=dict)
-    _guests: dict[str, tuple[Guest, contextlib.ExitStack]] = field(default_factory=dict)
-    _booted: int = 0
+    fresh: Fresh | None = None
+    _supplies: dict[str, Supply] = field(default_factory=dict)
 
     def prepare(self, arch: Arch, programs: Iterable[Path]) -> None:
-        """Make kernel, image and test programs ready for `arch`. Raises HarnessError with one clear message."""
+        """Make kernel, image, test programs and template ready for `arch`. Raises HarnessError: one clear message."""
         kernel = kernel_build.prepare(replace(self.request, arch=arch))
-        prepared = Prepared(
-            kernel=kernel,
-            image=image.prepare(arch),
+        bundle = guest_build.prepare(arch, programs)
+        spec = VmSpec(
+            arch=arch,
             accelerator=accel.choose(arch),
-            bundle=guest_build.prepare(arch, programs),
+            kernel=kernel.image,
+            image=image.prepare(arch),
             pools=pools.of(arch, self.huge_pages),
+            tests=bundle.disk,
         )
-        self._prepared[arch.name] = prepared
+        supply = Supply(
+            spec=spec, bundle=bundle, fresh=self.fresh, directory=self.directory, stress_s=self.stress_s
+        )  # fmt: skip
+        supply.prepare()
+        self._supplies[arch.name] = supply
         self.result.kernels[arch.name] = kernel.to_json()
         self.result.machines[arch.name] = {
-            "accelerator": prepared.accelerator.name,
-            "accelerator_reason": prepared.accelerator.reason,
-            "image": prepared.image.key,
-            "pools": {size_name(pool.size): pool.count for pool in prepared.pools},
-            "boot_seconds": [],
+            "accelerator": spec.accelerator.name,
+            "accelerator_reason": spec.accelerator.reason,
+            "image": spec.image.key,
+            "pools": {size_name(pool.size): pool.count for pool in spec.pools},
+            "fresh": str(supply.fresh),
+            "template_seconds": supply.template.seconds if supply.template else None,
+            "boot_seconds": supply.boot_seconds,
+            "clone_seconds": supply.clone_seconds,
         }
 
     def run(self, case: Case, arch: Arch, huge_page_size: int, case_id: str) -> CaseResult:
         """Run one case in a healthy guest and record its result. Raises HarnessError if no guest can be had."""
         directory = self.directory / "cases" / re.sub(r"[^\w.\[\]-]+", "_", case_id)
-        if not self.is_up(arch):
-            self.boot(arch)
-        guest, _ = self._guests[arch.name]
-        try:
-            seen = guest.run(case, huge_page_size)
-            verdict = judge(seen, expect_hgm=self.expect_hgm)
-        except BaseException:
-            self._drop(arch)
-            raise
+        supply = self._supplies[arch.name]
+        for _ in range(ATTEMPTS):
+            try:
+                seen = supply.take(case).run(case, huge_page_size)
+            except BaseException as error:
+                supply.drop()
+                if isinstance(error, HarnessError) and not supply.genuine:
+                    continue
+                raise
+            if supply.genuine:
+                break
+            supply.drop()
+        else:
+            raise HostFault(
+                f"the template of {arch.name} guests was changed {ATTEMPTS} times while {case_id} ran",
+                hint="who writes to the cache? set HGM_CACHE to a directory of your own",
+            )
+        verdict = judge(seen, expect_hgm=self.expect_hgm)
         _keep(directory, seen)
         spoilt = case.spoils and verdict.status is not Status.SKIP
         if spoilt or any(finding.kind != "expect-hgm" for finding in verdict.findings):
             # What a failed case has done to its kernel must not reach the next one, nor a loss that was meant.
-            self._drop(arch)
+            supply.drop()
         result = _result(
             case, arch, huge_page_size, case_id, seen, verdict, os.fspath(directory.relative_to(self.directory))
         )
@@ -101,45 +101,13 @@ class Run:
 
     def close(self) -> None:
         """Kill all guests and write the results."""
-        for name in list(self._guests):
-            self._guests.pop(name)[1].close()
+        for supply in self._supplies.values():
+            supply.drop()
         self.result.write(self.directory / "results.json")
 
-    def is_up(self, arch: Arch) -> bool:
-        """Whether a healthy guest of `arch` runs."""
-        return arch.name in self._guests and self._guests[arch.name][0].machine.alive
-
-    def boot(self, arch: Arch) -> None:
-        """Start a fresh guest of `arch`. Raises HarnessError if it does not come up, or complains while it boots."""
-        self._drop(arch)
-        prepared = self._prepared[arch.name]
-        spec = VmSpec(
-            arch=arch,
-            accelerator=prepared.accelerator,
-            kernel=prepared.kernel.image,
-            image=prepared.image,
-            pools=prepared.pools,
-        )
-        self._booted += 1
-        say(f"booting {arch.name} ({prepared.accelerator.name}, {spec.memory >> 20} MiB)")
-        with contextlib.ExitStack() as stack:
-            console = self.directory / f"vm-{self._booted}-{arch.name}.console.txt"
-            guest = Guest(stack.enter_context(machine.running(spec, console)), prepared.bundle, self.stress_s)
-            say(f"guest ready after {guest.machine.boot_seconds:.1f} s")
-            seconds = self.result.machines[arch.name]["boot_seconds"]
-            assert isinstance(seconds, list)
-            seconds.append(round(guest.machine.boot_seconds, 2))
-            if complaints := splats.find(guest.boot_log):
-                raise GuestFault(
-                    f"the {arch.name} kernel complains while it boots, so no case on it can be trusted: "
-                    f"{complaints[0].title}",
-                    hint=f"its console: {console}",
-                )
-            self._guests[arch.name] = guest, stack.pop_all()
-
-    def _drop(self, arch: Arch) -> None:
-        if arch.name in self._guests:
-            self._guests.pop(arch.name)[1].close()
+    def boots_for(self, case: Case, arch: Arch) -> bool:
+        """Whether a guest must boot before `case` can run, which takes long enough to be said."""
+        return self._supplies[arch.name].boots_for(case)
 
 
 def start(directory: Path | None, base: Path, command: list[str]) -> tuple[Path, RunResult]:

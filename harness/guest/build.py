@@ -1,31 +1,34 @@
 # SPDX-License-Identifier: MIT
-"""Compiles the C guest tests, static, for the guest's architecture, and packs all that is pushed into one tar."""
+"""Compiles the C guest tests, static, for the guest's architecture, and packs all that guests need into one disk."""
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
-import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness import arch as archs
-from harness.arch import Arch
+from harness.arch import MIB, Arch
 from harness.errors import BadInput, HostFault
-from harness.paths import ROOT, cache_dir, digest, locked, written_whole
+from harness.paths import ROOT, cache_dir, digest, locked, sha256, written_whole
 from harness.process import run, say, tail
 
 LIB = ROOT / "guest_tests/lib"
+WAKE = "lib/wake"  # sets clock and random numbers of a guest that was cloned
 FLAGS = ("-std=gnu11", "-O2", "-g", "-static", "-Wall", "-Wextra", "-Werror", "-pthread")
+
+
+# Of a disk with tests, at least. Templates are kept for guests with a disk of one size, whatever is on it.
+DISK_BYTES = 64 * MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """What goes into a guest: one tar, and the command that starts each program from the guest's work directory."""
+    """What goes into a guest: a disk, and the command that starts each program from where it is mounted."""
 
-    tar: bytes
+    disk: Path  # ext2, to be attached read-only
     commands: dict[Path, str]
 
 
@@ -37,25 +40,41 @@ def prepare(arch: Arch, programs: Iterable[Path]) -> Bundle:
     compiler = _compiler(arch)
     version = run([*compiler, "--version"], quiet=True).stdout.splitlines()[0]
     shared = {path.name: path.read_text() for path in sorted(LIB.glob("*.[ch]"))}
-    buffer = io.BytesIO()
+    files = {"lib/hgm.py": LIB / "hgm.py"}
     commands: dict[Path, str] = {}
-    with tarfile.open(fileobj=buffer, mode="w") as tar, locked(f"guest-{arch.name}"):
-        tar.add(LIB / "hgm.py", "lib/hgm.py", filter=_plain)
+    with locked(f"guest-{arch.name}"):
+        files[WAKE] = _built(arch, compiler, version, [Path(__file__).with_name("wake.c")], {})
         for number, program in enumerate(sorted(set(programs))):
             # Two directories may hold programs of one name, so each gets a directory of its own in the guest too.
             place = f"{number}/{program.name}"
             if program.suffix == ".c":
-                key = digest(program.read_text(), shared, version, FLAGS)
-                built = cache_dir() / "guest" / f"{arch.name}-{program.stem}-{key}"
-                if not built.exists():
-                    _compile(compiler, program, built)
                 place = place.removesuffix(".c")
-                tar.add(built / "program", place, filter=_plain)
+                files[place] = _built(arch, compiler, version, [program, LIB / "hgm.c"], shared)
                 commands[program] = f"./{place}"
             else:
-                tar.add(program, place, filter=_plain)
+                files[place] = program
                 commands[program] = f"PYTHONPATH=lib python3 {place}"
-    return Bundle(tar=buffer.getvalue(), commands=commands)
+        return Bundle(disk=_disk(arch, files), commands=commands)
+
+
+def _disk(arch: Arch, files: Mapping[str, Path]) -> Path:
+    """Return a disk that holds `files`, by their places on it."""
+    key = digest({place: sha256(file) for place, file in files.items()})
+    target = cache_dir() / "guest" / f"{arch.name}-disk-{key}"
+    if not target.exists():
+        size = DISK_BYTES
+        while size < 5 * sum(file.stat().st_size for file in files.values()) // 4:
+            size *= 2
+        with written_whole(target) as work:
+            for place, file in files.items():
+                (work / "root" / place).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, work / "root" / place)
+            run(
+                ["mke2fs", "-q", "-t", "ext2", "-m", "0", "-d", work / "root", work / "disk", f"{size >> 10}k"],
+                quiet=True,
+            )
+            shutil.rmtree(work / "root")
+    return target / "disk"
 
 
 def _compiler(arch: Arch) -> list[str]:
@@ -70,20 +89,19 @@ def _compiler(arch: Arch) -> list[str]:
     raise HostFault(f"no C compiler for {arch.name} (tried {', '.join(names)})", hint="./hgm doctor --install")
 
 
-def _compile(compiler: list[str], program: Path, built: Path) -> None:
-    say(f"compiling {program.relative_to(ROOT) if program.is_relative_to(ROOT) else program}")
-    with written_whole(built) as work:
-        sources = [program, LIB / "hgm.c"]
-        done = run([*compiler, *FLAGS, "-I", LIB, "-o", work / "program", *sources], check=False, quiet=True)
-        if done.returncode:
-            if "No space left on device" in done.stderr:
-                raise HostFault(f"no space left to compile {program}", hint=f"free some in {work.parent}")
-            raise BadInput(
-                f"{program} does not compile\n{tail(done.stderr)}", hint="mend the program; it is C11 with -Werror"
-            )
-
-
-def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
-    info.uid = info.gid = 0
-    info.uname = info.gname = "root"
-    return info
+def _built(arch: Arch, compiler: list[str], version: str, sources: list[Path], shared: Mapping[str, str]) -> Path:
+    """Return the program that `sources`, of which the first names it, come to; compiled if the cache has none."""
+    program = sources[0]
+    key = digest(program.read_text(), shared, version, FLAGS)
+    built = cache_dir() / "guest" / f"{arch.name}-{program.stem}-{key}"
+    if not built.exists():
+        say(f"compiling {program.relative_to(ROOT) if program.is_relative_to(ROOT) else program}")
+        with written_whole(built) as work:
+            done = run([*compiler, *FLAGS, "-I", LIB, "-o", work / "program", *sources], check=False, quiet=True)
+            if done.returncode:
+                if "No space left on device" in done.stderr:
+                    raise HostFault(f"no space left to compile {program}", hint=f"free some in {work.parent}")
+                raise BadInput(
+                    f"{program} does not compile\n{tail(done.stderr)}", hint="mend the program; it is C11 with -Werror"
+                )
+    return built / "program"

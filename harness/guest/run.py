@@ -1,33 +1,63 @@
 # SPDX-License-Identifier: MIT
-"""Runs cases in a guest: push once, then for each case look, run, look again, and hand over all that was seen."""
+"""Runs cases in a guest: give it the tests, then for each case look, run, look again, and hand over what was seen."""
 
 from __future__ import annotations
 
+import os
 import shlex
+import time
 import uuid
 
 from harness.arch import size_name
 from harness.deadline import Deadline
 from harness.errors import BadInput, GuestFault
 from harness.guest import ktap, state
-from harness.guest.build import Bundle
+from harness.guest.build import WAKE, Bundle
 from harness.guest.cases import STRESS, Case
 from harness.guest.state import State
 from harness.image import WORKDIR
 from harness.verdict.judge import Observation
 from harness.vm.machine import Machine
 from harness.vm.ssh import End, Outcome
+from harness.vm.template import Template
 
+# What tests in Python start with.
+WARM = (
+    "python3 -c 'import argparse, array, ctypes, dataclasses, gzip, mmap, pathlib, platform, random, socket, traceback'"
+)
 LOOK_SECONDS = 5.0  # for a short command in a healthy guest
 SETTLE_SECONDS = 2.0  # pages freed by a worker (mm/hugetlb.c:free_hpage_workfn) come back a little later
 OUTPUT_LIMIT = 4 << 20  # bytes that a case may print
 
 
-class Guest:
-    """A booted machine with the guest tests in it."""
+def settle(machine: Machine) -> str:
+    """Make a booted guest ready to be left for clones; return its state, in the guest's words.
 
-    def __init__(self, machine: Machine, bundle: Bundle, stress_s: int = 0) -> None:
-        """Push the tests and look at the kernel; a stress case will run for `stress_s` seconds.
+    What clones would read from the disk first, or start for the first time, is in memory by then, and no connection
+    is left but the one that is used here. Raises GuestFault if the guest does not answer.
+    """
+    slowness = machine.spec.accelerator.slowness
+    deadline = Deadline(SETTLE_SECONDS * slowness)
+    position = machine.console_size()
+    # The server's child for this connection is seen, too, so at first there are two of them.
+    wait = "while [ $(pgrep dropbear | wc -l) -gt 1 ]; do sleep 0.05; done; echo 'hgm: settled' > /dev/kmsg"
+    warm = f"{WARM}; {WARM}; {state.COMMAND}; ({wait}) > /dev/null 2>&1 < /dev/null &"
+    outcome = machine.ssh.run(warm, deadline)
+    machine.ssh.close()
+    if outcome.end is not End.EXITED or not machine.wait_console("hgm: settled", position, deadline):
+        raise GuestFault(
+            f"the guest does not come to rest ({outcome.end.value})\n{outcome.stderr.decode(errors='replace')}"
+        )
+    return outcome.stdout.decode(errors="replace")
+
+
+class Guest:
+    """A machine with the guest tests in it: booted, or cloned from `template`."""
+
+    def __init__(
+        self, machine: Machine, bundle: Bundle, *, template: Template | None = None, stress_s: int = 0
+    ) -> None:
+        """Mount the tests and look at the kernel; a stress case will run for `stress_s` seconds.
 
         Raises GuestFault if that fails, BadInput if a pool is short.
         """
@@ -35,14 +65,20 @@ class Guest:
         self._bundle = bundle
         self._stress_s = stress_s
         self._slowness = machine.spec.accelerator.slowness
-        pushed = self._quick(f"tar -xf - -C {WORKDIR}", stdin=bundle.tar)
-        if pushed.end is not End.EXITED or pushed.status:
-            raise GuestFault(
-                f"the tests could not be pushed: {pushed.stderr.decode(errors='replace') or pushed.end.value}"
-            )
-        self._position = machine.console_size()
-        self.boot_log = machine.console_since()
-        self.state = self._look()
+        now = time.time_ns()
+        wake = f"mount -t ext2 -o ro /dev/vdb {WORKDIR} && {WORKDIR}/{WAKE} {now // 10**9} {now % 10**9}"
+        woken = self._quick(wake, stdin=os.urandom(64))
+        if woken.end is not End.EXITED or woken.status:
+            words = woken.stderr.decode(errors="replace").strip() or woken.end.value
+            raise GuestFault(f"the guest cannot be given its tests and its time: {words}")
+        if template:
+            # A clone's console is a new file, and its kernel is what it was when the template was left.
+            self._position, self.boot_log = 0, template.console
+            self.state = state.parse(template.notes)
+        else:
+            self._position = machine.console_size()
+            self.boot_log = machine.console_since()
+            self.state = self._look()
         for pool in machine.spec.pools:
             got = self.state.pools.get(pool.size, {}).get("nr", 0)
             if got != pool.count:

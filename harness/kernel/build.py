@@ -18,8 +18,7 @@ from harness.kernel import config as kconfig
 from harness.kernel import prebuilt, series, toolchain
 from harness.kernel.repo import KernelRepo, disk_faults
 from harness.kernel.source import Source, SourceSpec, resolve
-from harness.kernel.tarball import sha256
-from harness.paths import cache_dir, digest, locked, written_whole
+from harness.paths import cache_dir, digest, locked, sha256, written_whole
 from harness.process import run, say, tail
 
 RECIPE = 1  # part of every content key: raise it when this file builds differently from the same inputs

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from harness.errors import BadInput, HostFault
 from harness.kernel.repo import KernelRepo, ask, disk_faults, disk_hint
-from harness.kernel.tarball import import_tarball, sha256, unpack_package
-from harness.paths import cache_dir, digest, locked
+from harness.kernel.tarball import import_tarball, unpack_package
+from harness.paths import cache_dir, digest, locked, sha256
 from harness.process import run, say
 
 DEFAULT_PACKAGE = "linux-source-6.1"

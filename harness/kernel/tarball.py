@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import os
 import shlex
@@ -27,12 +26,6 @@ UNPACKERS = {
     b"\xfd7zXZ\0": ("xz", "-dc", "-T0"),
     b"\x28\xb5\x2f\xfd": ("zstd", "-dcq"),
 }
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def import_tarball(repo: KernelRepo, path: Path, *, name: str) -> str:

@@ -28,6 +28,7 @@ class VmSpec:
     kernel: Path
     image: Image
     pools: tuple[Pool, ...]
+    tests: Path | None = None  # disk image with the guest tests, to be attached read-only
     cpus: int = 2
     append: str = ""  # further kernel parameters
 
@@ -69,11 +70,19 @@ class VmSpec:
         return " ".join(word for word in words if word)
 
 
-def command(spec: VmSpec, directory: Path) -> list[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ram:
+    """Files in `directory` that hold a guest's RAM, one for each node."""
+
+    directory: Path
+    private: bool  # a clone's: what it writes stays its own, and it waits for the state of the guest it is cloned from
+
+
+def command(spec: VmSpec, directory: Path, ram: Ram | None = None) -> list[str]:
     """Return the argv of a QEMU for `spec` that keeps its sockets and console in `directory`.
 
-    QEMU connects to sockets that the harness has bound before (`qmp`, `ready`), so there is nothing to poll for.
-    The forwarded port is left to QEMU (port 0), so no two VMs can race for one.
+    Its RAM is its own, or that of `ram`. QEMU connects to sockets that the harness has bound before (`qmp`, `ready`),
+    so there is nothing to poll for. The forwarded port is left to QEMU (port 0), so no two VMs can race for one.
     """
     return [
         # util-linux; without it a killed harness would leave QEMU behind.
@@ -86,11 +95,12 @@ def command(spec: VmSpec, directory: Path) -> list[str]:
         # A socket for each node: processors that share a cache must not lie in two (arch/x86/kernel/smpboot.c).
         "-smp", f"{spec.cpus},sockets={NODES}",
         "-m", f"{spec.memory // MIB}M",
-        *_numa(spec),
+        *_numa(spec, ram),
         "-kernel", os.fspath(spec.kernel),
         "-append", spec.cmdline,
         "-drive", f"if=none,id=root,file={spec.image.disk},format=raw,readonly=on",
         "-device", "virtio-blk-pci,drive=root",
+        *_tests(spec),
         "-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22",
         # The option ROM is for booting from the network only, and comes in a package of its own.
         "-device", "virtio-net-pci,netdev=net,romfile=",
@@ -103,13 +113,24 @@ def command(spec: VmSpec, directory: Path) -> list[str]:
         "-mon", "chardev=qmp,mode=control",
         "-chardev", f"file,id=console,path={directory / 'console'}",
         "-serial", "chardev:console",
+        *(["-incoming", "defer"] if ram and ram.private else []),
     ]  # fmt: skip
 
 
-def _numa(spec: VmSpec) -> list[str]:
+def _tests(spec: VmSpec) -> list[str]:
+    if spec.tests is None:
+        return []
+    drive = f"if=none,id=tests,file={spec.tests},format=raw,readonly=on"
+    return ["-drive", drive, "-device", "virtio-blk-pci,drive=tests"]
+
+
+def _numa(spec: VmSpec, ram: Ram | None) -> list[str]:
     words = []
     for node, size in enumerate(spec.node_memory):
         cpus = "".join(f",cpus={cpu}" for cpu in range(node, spec.cpus, NODES))
-        words += ["-object", f"memory-backend-ram,id=node{node},size={size // MIB}M"]
-        words += ["-numa", f"node,nodeid={node},memdev=node{node}{cpus}"]
+        backend = f"memory-backend-ram,id=node{node},size={size // MIB}M"
+        if ram:
+            share = "off" if ram.private else "on"
+            backend = f"{backend.replace('-ram', '-file')},mem-path={ram.directory / f'node{node}'},share={share}"
+        words += ["-object", backend, "-numa", f"node,nodeid={node},memdev=node{node}{cpus}"]
     return words

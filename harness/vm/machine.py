@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The life of one QEMU: start, wait until the guest is ready, use it, kill it. Nothing is left behind."""
+"""The life of one QEMU: boot or clone a guest, wait until it is ready, use it, kill it. Nothing is left behind."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import select
+import shlex
 import shutil
 import socket
 import subprocess
@@ -18,10 +19,12 @@ from harness import interrupts
 from harness.deadline import Deadline
 from harness.errors import BadInput, GuestFault, HostFault
 from harness.process import end_group, tail
-from harness.vm.command import VmSpec, command
+from harness.vm.command import Ram, VmSpec, command
 from harness.vm.qmp import Qmp
 from harness.vm.ssh import Ssh
 
+# Migration leaves shared RAM where it is: in files that the other side has, too.
+IGNORE_SHARED = {"capability": "x-ignore-shared", "state": True}
 BOOT_SECONDS = 15.0  # on an accelerator of slowness 1
 
 
@@ -31,9 +34,10 @@ class Machine:
     def __init__(self, spec: VmSpec, directory: Path, process: subprocess.Popen[bytes], qmp: Qmp) -> None:
         self.spec = spec
         self.console = directory / "console"
+        self.stderr = directory / "stderr"
         self.process = process
         self.qmp = qmp
-        self.boot_seconds = 0.0
+        self.ready_seconds = 0.0  # from QEMU's start until ssh worked
         self.ssh: Ssh
         self.pidfd = os.pidfd_open(process.pid)
 
@@ -41,6 +45,10 @@ class Machine:
     def alive(self) -> bool:
         """Whether QEMU still runs; it ends when the guest panics or powers off."""
         return self.process.poll() is None
+
+    def complaints(self) -> str:
+        """What QEMU itself has said."""
+        return tail(self.stderr.read_text(errors="replace"))
 
     def console_size(self) -> int:
         """Bytes the serial console has seen so far: a position to read from later."""
@@ -67,6 +75,21 @@ class Machine:
                 return text in self.console_since(position)
         return True
 
+    def save(self, state: Path, seconds: float) -> None:
+        """Write the state of the guest, which stands still, to a file. Raises HostFault if QEMU cannot."""
+        self.qmp.execute("migrate", uri=f"exec:cat > {shlex.quote(os.fspath(state))}")
+        self.wait_migration(Deadline(seconds * self.spec.accelerator.slowness))
+
+    def wait_migration(self, deadline: Deadline) -> None:
+        """Wait until the state has gone out or come in as a whole. Raises HostFault if it has not."""
+        while (status := self._migration()) != "completed":
+            if status == "failed" or deadline.over or self.wait_end(0.002):
+                raise HostFault(f"the guest's state did not pass: {status}\n{self.complaints()}")
+
+    def _migration(self) -> str:
+        answer = self.qmp.execute("query-migrate")
+        return str(answer.get("status", "none")) if isinstance(answer, dict) else "none"
+
     def forwarded_port(self) -> int:
         """The port of 127.0.0.1 that leads to the guest's ssh."""
         text = self.qmp.monitor("info usernet")
@@ -77,7 +100,7 @@ class Machine:
 
 
 @contextlib.contextmanager
-def running(spec: VmSpec, console: Path | None = None) -> Iterator[Machine]:
+def booted(spec: VmSpec, console: Path | None = None, ram: Ram | None = None) -> Iterator[Machine]:
     """Boot a guest, give it when ssh works, and kill it at the end, however the block is left.
 
     `console` receives a copy of the whole serial console, also when the boot fails.
@@ -85,6 +108,31 @@ def running(spec: VmSpec, console: Path | None = None) -> Iterator[Machine]:
     Raises BadInput if the host has too little memory, HostFault if QEMU does not start, GuestFault if the guest
     does not come up; the message carries the end of the console.
     """
+    with _started(spec, console, ram) as (machine, ready, deadline):
+        _wait_ready(machine, ready, deadline)
+        with _reached(machine, deadline):
+            yield machine
+
+
+@contextlib.contextmanager
+def cloned(spec: VmSpec, ram: Ram, state: Path) -> Iterator[Machine]:
+    """Start a guest where the one left off whose RAM and `state` were kept; else as `booted`.
+
+    Its clock stands where that guest's stood, and so do its random numbers.
+    """
+    with _started(spec, None, ram) as (machine, _, deadline):
+        machine.qmp.execute("migrate-set-capabilities", capabilities=[IGNORE_SHARED])
+        # QEMU runs it by /bin/sh; from QEMU 8.2 on there is file:, too.
+        machine.qmp.execute("migrate-incoming", uri=f"exec:cat {shlex.quote(os.fspath(state))}")
+        machine.wait_migration(deadline)
+        machine.qmp.execute("cont")
+        with _reached(machine, deadline):
+            yield machine
+
+
+@contextlib.contextmanager
+def _started(spec: VmSpec, console: Path | None, ram: Ram | None) -> Iterator[tuple[Machine, socket.socket, Deadline]]:
+    """A QEMU that answers on QMP, the socket on which its guest will say that it is ready, and the time it has."""
     _check_memory(spec)
     with contextlib.ExitStack() as stack:
         # A unix socket's path holds 107 bytes at most, so it must not lie deep in somebody's home.
@@ -98,24 +146,33 @@ def running(spec: VmSpec, console: Path | None = None) -> Iterator[Machine]:
         ready.listen(1)
         qmp = Qmp(directory / "qmp")
         stack.callback(qmp.close)
-        errors = directory / "stderr"
-        with errors.open("wb") as sink, interrupts.held():
+        with (directory / "stderr").open("wb") as sink, interrupts.held():
             process = subprocess.Popen(
-                command(spec, directory), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
+                command(spec, directory, ram),
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                start_new_session=True,
             )
-            stack.callback(end_group, process)
+            # At once: there is nothing in it that would be worth a polite end.
+            stack.callback(end_group, process, 0)
         machine = Machine(spec, directory, process, qmp)
         stack.callback(os.close, machine.pidfd)
         deadline = Deadline(BOOT_SECONDS * spec.accelerator.slowness)
         try:
             qmp.accept(10)
         except HostFault as error:
-            raise HostFault(f"QEMU did not start: {tail(errors.read_text()) or error.message}") from error
-        _wait_ready(machine, ready, deadline)
-        machine.ssh = Ssh(machine.forwarded_port(), spec.image, machine.pidfd, deadline)
-        stack.callback(machine.ssh.close)
-        machine.boot_seconds = deadline.passed
-        yield machine
+            raise HostFault(f"QEMU did not start: {machine.complaints() or error.message}") from error
+        yield machine, ready, deadline
+
+
+@contextlib.contextmanager
+def _reached(machine: Machine, deadline: Deadline) -> Iterator[None]:
+    """Within the block ssh works."""
+    machine.ssh = Ssh(machine.forwarded_port(), machine.spec.image, machine.pidfd, deadline)
+    with contextlib.closing(machine.ssh):
+        machine.ready_seconds = deadline.passed
+        yield
 
 
 def _wait_ready(machine: Machine, ready: socket.socket, deadline: Deadline) -> None:

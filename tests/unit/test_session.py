@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which guest a case gets: the one of the case before, unless that case failed or has taken pages for good."""
+"""Which guest a case gets: as fresh a one as asked for, and never one in which a case failed or took pages for good."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any, cast
 
 import pytest
 
-from harness.arch import X86_64, Arch
+from harness.arch import X86_64
 from harness.guest import ktap
 from harness.guest.cases import Case
 from harness.guest.run import Guest
 from harness.guest.state import State
 from harness.report.results import RunResult, Status
 from harness.session import Run
+from harness.supply import Fresh, Supply
 from harness.verdict.judge import Observation
 from harness.vm.ssh import End, Outcome
 
@@ -41,24 +42,25 @@ class FakeGuest:
         )
 
 
-class FakeRun(Run):
-    """A run whose guests are fakes, and counted."""
+class FakeSupply(Supply):
+    """A supply of fakes."""
 
-    boots: int
     guest: FakeGuest
 
-    def boot(self, arch: Arch) -> None:
-        self.boots += 1
-        self._guests[arch.name] = cast(Guest, self.guest), contextlib.ExitStack()
+    def _booted(self, stack: contextlib.ExitStack) -> Guest:
+        self.boot_seconds.append(1.0)
+        return cast(Guest, self.guest)
 
 
 def run_twice(directory: Path, case: Case, line: str, status: int) -> tuple[list[Status], int]:
     """The statuses of a case that is run twice, and how many guests it took."""
-    request: Any = None
+    anything: Any = None
     result = RunResult(started="", command=[])
-    run = FakeRun(request=request, huge_pages="", expect_hgm=False, directory=directory, result=result)
-    run.boots, run.guest = 0, FakeGuest(line, status)
-    return [run.run(case, X86_64, SIZE, "a").status for _ in range(2)], run.boots
+    supply = FakeSupply(spec=anything, bundle=anything, fresh=Fresh.RUN, directory=directory)
+    supply.guest = FakeGuest(line, status)
+    run = Run(request=anything, huge_pages="", expect_hgm=False, directory=directory, result=result)
+    run._supplies[X86_64.name] = supply
+    return [run.run(case, X86_64, SIZE, "a").status for _ in range(2)], len(supply.boot_seconds)
 
 
 PASS = ("ok 1 a", 0)
@@ -79,3 +81,13 @@ def test_a_case_that_spoils_its_guest_is_its_last(
 ) -> None:
     case = Case(program=Path("compat/poison.c"), line=1, name="a", claim="x", needs_hgm=False, spoils=spoils)
     assert run_twice(tmp_path, case, *outcome) == expected
+
+
+@pytest.mark.parametrize(("fresh", "guests"), [(Fresh.TEST, 4), (Fresh.FILE, 3), (Fresh.RUN, 1)])
+def test_how_fresh_guests_are(tmp_path: Path, fresh: Fresh, guests: int) -> None:
+    anything: Any = None
+    supply = FakeSupply(spec=anything, bundle=anything, fresh=fresh, directory=tmp_path)
+    supply.guest = FakeGuest(*PASS)
+    for program in ("a.c", "a.c", "b.c", "a.c"):
+        supply.take(Case(program=Path(program), line=1, name="a", claim="x", needs_hgm=False))
+    assert len(supply.boot_seconds) == guests
