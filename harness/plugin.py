@@ -7,11 +7,12 @@ Collecting reads sources only; kernels, images and guests are prepared when the 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -23,12 +24,13 @@ from harness.options import add_options, expand, kernel_request, wants_reference
 from harness.paths import ROOT
 
 if TYPE_CHECKING:
-    from harness.report.results import CaseResult
+    from harness.report.results import CaseResult, RunResult
     from harness.session import Run
 
 GUEST_TESTS = ROOT / "guest_tests"
 RUN = pytest.StashKey["Run"]()
-RESULT = pytest.StashKey["CaseResult"]()
+TRAVELS = "hgm_result"  # attribute of a report; pytest-xdist carries it from a worker to the process that collects
+OUTCOME = pytest.StashKey["tuple[Path, RunResult]"]()  # where results go, and all of them
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,6 +50,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.args_source is pytest.Config.ArgsSource.INVOCATION_DIR and config.rootpath == ROOT:
         # pytest heeds `testpaths` only in its root; from anywhere else the same command is the same run.
         config.args = [os.fspath(GUEST_TESTS)]
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Collector(config), "hgm-collector")
     try:
         for arch in expand(config.getoption("arch")):
             pools.of(arch, config.getoption("huge_pages"))
@@ -93,6 +97,7 @@ class GuestItem(pytest.Item):
     def __init__(self, *, case: Case, arch: Arch, size: int, **rest: Any) -> None:
         super().__init__(**rest)
         self.case, self.arch, self.size = case, arch, size
+        self.result: CaseResult | None = None
         # Words that -k understands besides the id's own.
         self.extra_keyword_matches.update(
             (case.category, arch.name, size_name(size), "hgm" if case.needs_hgm else "stock")
@@ -106,11 +111,10 @@ class GuestItem(pytest.Item):
             with _uncaptured(self.config) if run.boots_for(self.case, self.arch) else contextlib.nullcontext():
                 result = run.run(self.case, self.arch, self.size, self.nodeid)
         except HarnessError as error:
-            # Without a guest no later case can do better, and a run cut short must not look like a verdict.
-            pytest.exit(str(error), returncode=error.exit_code)
+            _give_up(self.config, error)
         finally:
             interrupts.raise_lost()
-        self.stash[RESULT] = result
+        self.result = result
         if result.status == "skip":
             pytest.skip(result.reason or "the program gave no reason")
         if result.status != "pass":
@@ -119,7 +123,7 @@ class GuestItem(pytest.Item):
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """The evidence instead of a traceback, which would only show the harness."""
         if isinstance(excinfo.value, CaseFailed):
-            return evidence(excinfo.value.result, self.config.stash[RUN].directory)
+            return evidence(excinfo.value.result, _outcome(self.config)[0])
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[os.PathLike[str], int, str]:
@@ -152,16 +156,14 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
     items = [item for item in session.items if isinstance(item, GuestItem)]
     if not items or config.option.collectonly or session.testsfailed:
         return (yield)
-    from harness.session import Run, start  # paramiko and QMP are slow to import; collecting does without them
+    from harness.session import Run  # paramiko and QMP are slow to import; collecting does without them
     from harness.supply import Fresh
 
     run: Run | None = None
     with interrupts.handled():
         try:
             with _uncaptured(config):
-                chosen = config.getoption("results")
-                base = Path(os.environ.get("HGM_RESULTS") or ROOT / "results")
-                directory, result = start(Path(chosen).absolute() if chosen else None, base, sys.argv)
+                directory, result = _outcome(config)
                 run = Run(
                     request=kernel_request(config.option, items[0].arch, config.invocation_params.dir),
                     huge_pages=config.getoption("huge_pages"),
@@ -177,7 +179,7 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
             return (yield)
         except HarnessError as error:
             interrupts.raise_lost()
-            pytest.exit(str(error), returncode=error.exit_code)
+            _give_up(config, error)
         except KeyboardInterrupt as interrupt:
             if run:
                 run.result.interrupted = True
@@ -189,23 +191,109 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
                 run.close()
 
 
+def _outcome(config: pytest.Config) -> tuple[Path, RunResult]:
+    """Return where the results of the run go, and what holds them; made by the first who asks.
+
+    A worker of pytest-xdist is told where, and hands its part over to the process that collects them all.
+    """
+    from harness.report.results import RunResult
+    from harness.session import start
+
+    if OUTCOME not in config.stash:
+        told = getattr(config, "workerinput", {}).get("hgm_results")
+        if told:
+            config.stash[OUTCOME] = Path(told), RunResult(started="", command=[])
+        else:
+            chosen = config.getoption("results")
+            base = Path(os.environ.get("HGM_RESULTS") or ROOT / "results")
+            config.stash[OUTCOME] = start(Path(chosen).absolute() if chosen else None, base, sys.argv)
+    return config.stash[OUTCOME]
+
+
+def _give_up(config: pytest.Config, error: HarnessError) -> NoReturn:
+    """End the run: without a guest no later case can do better, and a run cut short must not look like a verdict."""
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["hgm_fault"] = str(error), int(error.exit_code)
+    pytest.exit(str(error), returncode=error.exit_code)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let the result travel with the report, which goes from a worker to the process that collects."""
+    report = yield
+    if isinstance(item, GuestItem) and item.result and report.when == "call":
+        setattr(report, TRAVELS, item.result.to_json())
+    return report
+
+
+class Collector:
+    """Collects the results: in the one process there is, or in the one that gives work to pytest-xdist's workers."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the result of a case over."""
+        from harness.report.results import CaseResult
+
+        if text := getattr(report, TRAVELS, None):
+            _outcome(self._config)[1].cases.append(CaseResult.from_json(text))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a worker where results go."""
+        node.workerinput["hgm_results"] = os.fspath(_outcome(self._config)[0])
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take over what a worker knows besides its results; end the run if it knows that no guest is to be had."""
+        told = getattr(node, "workeroutput", {})
+        _, result = _outcome(self._config)
+        kernels, machines, interrupted = json.loads(told.get("hgm", "[{}, {}, false]"))
+        result.kernels.update(kernels)
+        result.interrupted |= interrupted
+        for name, machine in machines.items():
+            known = result.machines.setdefault(name, machine)
+            for key in ("boot_seconds", "clone_seconds") if known is not machine else ():
+                known[key] += machine[key]
+        if "hgm_fault" in told:
+            message, status = told["hgm_fault"]
+            pytest.exit(message, returncode=status)
+
+    def pytest_sessionfinish(self) -> None:
+        """Write the results."""
+        if OUTCOME in self._config.stash:
+            directory, result = self._config.stash[OUTCOME]
+            result.write(directory / "results.json")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In a worker, hand over what it knows besides its results."""
+    config = session.config
+    if hasattr(config, "workeroutput") and OUTCOME in config.stash:
+        _, result = config.stash[OUTCOME]
+        config.workeroutput["hgm"] = json.dumps([result.kernels, result.machines, result.interrupted])
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the table by category, the reasons of skips, and where the results lie."""
-    run = config.stash.get(RUN, None)
-    if run is None:
+    if OUTCOME not in config.stash:
         return
     from harness.report.results import table
 
+    directory, result = config.stash[OUTCOME]
+    if not result.kernels:
+        return
     terminalreporter.section("guest tests")
-    for name, kernel in run.result.kernels.items():
-        accelerator = run.result.machines[name]["accelerator"]
+    for name, kernel in result.kernels.items():
+        accelerator = result.machines[name]["accelerator"]
         terminalreporter.write_line(f"{name}: Linux {kernel['release']} {kernel['flavour']}, {accelerator}")
-    for line in table(run.result.cases):
+    for line in table(result.cases):
         terminalreporter.write_line(line)
-    reasons = [case.reason for case in run.result.cases if case.status == "skip"]
+    reasons = [case.reason for case in result.cases if case.status == "skip"]
     for reason in dict.fromkeys(reasons):
         terminalreporter.write_line(f"skipped {reasons.count(reason)}: {reason}")
-    terminalreporter.write_line(f"results: {run.directory}")
+    terminalreporter.write_line(f"results: {directory}")
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from harness.kernel.build import KernelRequest
 from harness.report.results import CaseResult, RunResult, Status
 from harness.supply import Fresh, Supply
 from harness.verdict.judge import Observation, Verdict, judge
+from harness.vm import places
 from harness.vm.command import VmSpec
 
 ATTEMPTS = 3  # at a case whose guest turned out to stand on a template that somebody had changed
@@ -68,42 +69,25 @@ class Run:
         }
 
     def run(self, case: Case, arch: Arch, huge_page_size: int, case_id: str) -> CaseResult:
-        """Run one case in a healthy guest and record its result. Raises HarnessError if no guest can be had."""
+        """Run one case in a healthy guest and return its result. Raises HarnessError if no guest can be had."""
         directory = self.directory / "cases" / re.sub(r"[^\w.\[\]-]+", "_", case_id)
         supply = self._supplies[arch.name]
-        for _ in range(ATTEMPTS):
-            try:
-                seen = supply.take(case).run(case, huge_page_size)
-            except BaseException as error:
-                supply.drop()
-                if isinstance(error, HarnessError) and not supply.genuine:
-                    continue
-                raise
-            if supply.genuine:
-                break
-            supply.drop()
-        else:
-            raise HostFault(
-                f"the template of {arch.name} guests was changed {ATTEMPTS} times while {case_id} ran",
-                hint="who writes to the cache? set HGM_CACHE to a directory of your own",
-            )
+        with places.taken(supply.spec):
+            seen = _observed(supply, case, huge_page_size, case_id)
         verdict = judge(seen, expect_hgm=self.expect_hgm)
         _keep(directory, seen)
         spoilt = case.spoils and verdict.status is not Status.SKIP
         if spoilt or any(finding.kind != "expect-hgm" for finding in verdict.findings):
             # What a failed case has done to its kernel must not reach the next one, nor a loss that was meant.
             supply.drop()
-        result = _result(
-            case, arch, huge_page_size, case_id, seen, verdict, os.fspath(directory.relative_to(self.directory))
-        )
-        self.result.cases.append(result)
-        return result
+        supply.done()
+        place = os.fspath(directory.relative_to(self.directory))
+        return _result(case, arch, huge_page_size, case_id, seen, verdict, place)
 
     def close(self) -> None:
-        """Kill all guests and write the results."""
+        """Kill all guests."""
         for supply in self._supplies.values():
             supply.drop()
-        self.result.write(self.directory / "results.json")
 
     def boots_for(self, case: Case, arch: Arch) -> bool:
         """Whether a guest must boot before `case` can run, which takes long enough to be said."""
@@ -128,6 +112,25 @@ def start(directory: Path | None, base: Path, command: list[str]) -> tuple[Path,
             f"the results cannot be written to {target}: {error.strerror}", hint="--results DIR chooses another place"
         ) from error
     return target, RunResult(started=now.isoformat(timespec="seconds"), command=command)
+
+
+def _observed(supply: Supply, case: Case, huge_page_size: int, case_id: str) -> Observation:
+    """Run a case in a guest of which all is known; once more if its template was changed under it."""
+    for _ in range(ATTEMPTS):
+        try:
+            seen = supply.take(case).run(case, huge_page_size)
+        except BaseException as error:
+            supply.drop()
+            if isinstance(error, HarnessError) and not supply.genuine:
+                continue
+            raise
+        if supply.genuine:
+            return seen
+        supply.drop()
+    raise HostFault(
+        f"the template of {supply.spec.arch.name} guests was changed {ATTEMPTS} times while {case_id} ran",
+        hint="who writes to the cache? set HGM_CACHE to a directory of your own",
+    )
 
 
 def _keep(directory: Path, seen: Observation) -> None:

@@ -85,6 +85,11 @@ class Supply:
         """Whether what the guest in use read of its template's RAM was what had been written there."""
         return self.template is None or self.template.intact
 
+    def done(self) -> None:
+        """The case is over: a guest that no other case may have is killed."""
+        if self.fresh is Fresh.TEST:
+            self.drop()
+
     def drop(self) -> None:
         """Kill the guest in use, if there is one."""
         self._guest = None

@@ -48,6 +48,19 @@ class CaseResult:
     seconds: float = 0.0
     directory: str = ""  # of its files, relative to the run's directory
 
+    def to_json(self) -> str:
+        """Return it as text, to be handed from one process to another."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> CaseResult:
+        """Return what `to_json` has made into text."""
+        values = json.loads(text)
+        values["status"] = Status(values["status"])
+        values["findings"] = tuple(Finding(**finding) for finding in values["findings"])
+        values["diagnostics"] = tuple(values["diagnostics"])
+        return cls(**values)
+
 
 @dataclass(slots=True, kw_only=True)
 class RunResult:

@@ -19,6 +19,7 @@ from harness.report.results import RunResult, Status
 from harness.session import Run
 from harness.supply import Fresh, Supply
 from harness.verdict.judge import Observation
+from harness.vm.command import VmSpec
 from harness.vm.ssh import End, Outcome
 
 SIZE = 2 << 20
@@ -56,7 +57,8 @@ def run_twice(directory: Path, case: Case, line: str, status: int) -> tuple[list
     """The statuses of a case that is run twice, and how many guests it took."""
     anything: Any = None
     result = RunResult(started="", command=[])
-    supply = FakeSupply(spec=anything, bundle=anything, fresh=Fresh.RUN, directory=directory)
+    spec = VmSpec(arch=X86_64, accelerator=anything, kernel=Path("k"), image=anything, pools=())
+    supply = FakeSupply(spec=spec, bundle=anything, fresh=Fresh.RUN, directory=directory)
     supply.guest = FakeGuest(line, status)
     run = Run(request=anything, huge_pages="", expect_hgm=False, directory=directory, result=result)
     run._supplies[X86_64.name] = supply
@@ -77,8 +79,13 @@ SKIP = ("ok 1 a # SKIP not applicable", 4)
     ],
 )
 def test_a_case_that_spoils_its_guest_is_its_last(
-    tmp_path: Path, spoils: bool, outcome: tuple[str, int], expected: tuple[list[Status], int]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spoils: bool,
+    outcome: tuple[str, int],
+    expected: tuple[list[Status], int],
 ) -> None:
+    monkeypatch.setenv("HGM_CACHE", str(tmp_path))
     case = Case(program=Path("compat/poison.c"), line=1, name="a", claim="x", needs_hgm=False, spoils=spoils)
     assert run_twice(tmp_path, case, *outcome) == expected
 

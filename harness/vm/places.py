@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+"""How many guests may work at once on this host, whichever processes they belong to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+
+from filelock import FileLock, Timeout
+
+from harness.paths import cache_dir
+from harness.process import say
+from harness.vm.command import BASE_MEMORY, VmSpec
+
+POLL_SECONDS = 0.02
+
+
+def number(spec: VmSpec) -> int:
+    """Return how many guests like this one may work at once: one for each core, as far as memory goes, but one.
+
+    A clone only takes the memory that it writes to, which is at most its pools and a little more.
+    """
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    pools = sum(pool.size * pool.count for pool in spec.pools)
+    return max(1, min(len(os.sched_getaffinity(0)), (total - BASE_MEMORY) // (pools + BASE_MEMORY)))
+
+
+@contextlib.contextmanager
+def taken(spec: VmSpec) -> Iterator[None]:
+    """Hold one of the host's places for guests; says so where all are taken, and waits."""
+    directory = cache_dir() / "locks"
+    directory.mkdir(exist_ok=True)
+    places = [FileLock(directory / f"guest-{number}.lock") for number in range(number(spec))]
+    waited = False
+    while (held := next(filter(_acquired, places), None)) is None:
+        if not waited:
+            say(f"{len(places)} guests are at work already; waiting for one of them to end")
+        waited = True
+        time.sleep(POLL_SECONDS)
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def _acquired(place: FileLock) -> bool:
+    try:
+        place.acquire(timeout=0)
+    except Timeout:
+        return False
+    return True
