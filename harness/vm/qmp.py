@@ -48,6 +48,8 @@ class Qmp:
         """Drop the connection and end the thread. QEMU itself is left alone."""
         self._loop.call_soon_threadsafe(self._loop.create_task, self._finish())
         self._thread.join(5)
+        if not self._thread.is_alive():
+            self._loop.close()
         self._path.unlink(missing_ok=True)
 
     async def _finish(self) -> None:

@@ -109,7 +109,7 @@ def _take(spec: VmSpec, settle: Callable[[Machine], str], target: Path) -> None:
             # QEMU dies of SIGBUS where a file of its RAM finds no room, and does not say why.
             if shutil.disk_usage(work).free < SMALL_DISK:
                 raise HostFault(
-                    f"no space left for a template in {target.parent}: {error.message}",
+                    f"no space left for {target}: {error.message}",
                     hint="free some, or set HGM_CACHE to a larger disk",
                 ) from error
             raise

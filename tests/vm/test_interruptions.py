@@ -66,6 +66,15 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def wait_for_family(pid: int) -> list[int]:
+    """The same, once there is one."""
+    end = time.monotonic() + LIMIT_S
+    while not (found := descendants(pid)):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return found
+
+
 def gone(pids: list[int]) -> bool:
     """Whether all processes end within the limit; a zombie whose parent was killed is init's to bury."""
     end = time.monotonic() + 20
@@ -117,12 +126,11 @@ def test_interrupted_while_the_kernel_is_built(tmp_path: Path) -> None:
                                               (signal.SIGKILL, -signal.SIGKILL)])  # fmt: skip
 def test_ended_while_a_case_runs(sent: signal.Signals, status: int, kernel: Kernel, tmp_path: Path) -> None:
     programs = ROOT / "tests/guest_programs"
-    options = ("--huge-pages", "2M=16", "-p", "no:cacheprovider", "-k", "hang and 2M", "--kernel", kernel.image)
+    options = ("-v", "--huge-pages", "2M=16", "-p", "no:cacheprovider", "-k", "hang and 2M", "--kernel", kernel.image)
     argv = command("--results", tmp_path / "run", *options, programs)
     with started(argv, {}) as process:
-        read_until(process, "guest ready")
-        family = descendants(process.pid)
-        assert family
+        read_until(process, "faults.c::hang[x86_64-2M]")
+        family = wait_for_family(process.pid)
         process.send_signal(sent)
         assert process.wait(LIMIT_S) == status
     assert gone(family)
