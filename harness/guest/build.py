@@ -16,6 +16,8 @@ from harness.paths import ROOT, cache_dir, digest, locked, sha256, written_whole
 from harness.process import run, say, tail
 
 LIB = ROOT / "guest_tests/lib"
+# The packages bring no bytecode, and the root file system is read-only: what was compiled once is kept in memory.
+PYTHON = "PYTHONPYCACHEPREFIX=/run/pycache python3 -S"
 WAKE = "lib/wake"  # sets clock and random numbers of a guest that was cloned
 FLAGS = ("-std=gnu11", "-O2", "-g", "-static", "-Wall", "-Wextra", "-Werror", "-pthread")
 
@@ -53,7 +55,7 @@ def prepare(arch: Arch, programs: Iterable[Path]) -> Bundle:
                 commands[program] = f"./{place}"
             else:
                 files[place] = program
-                commands[program] = f"PYTHONPATH=lib python3 {place}"
+                commands[program] = f"PYTHONPATH=lib {PYTHON} {place}"
         return Bundle(disk=_disk(arch, files), commands=commands)
 
 

@@ -12,7 +12,7 @@ from harness.arch import size_name
 from harness.deadline import Deadline
 from harness.errors import BadInput, GuestFault
 from harness.guest import ktap, state
-from harness.guest.build import WAKE, Bundle
+from harness.guest.build import PYTHON, WAKE, Bundle
 from harness.guest.cases import STRESS, Case
 from harness.guest.state import State
 from harness.image import WORKDIR
@@ -23,7 +23,8 @@ from harness.vm.template import Template
 
 # What tests in Python start with.
 WARM = (
-    "python3 -c 'import argparse, array, ctypes, dataclasses, gzip, mmap, pathlib, platform, random, socket, traceback'"
+    f"{PYTHON} -c 'import argparse, array, ctypes, dataclasses, fcntl, gzip, mmap, pathlib, platform, random, "
+    "select, socket, traceback'"
 )
 LOOK_SECONDS = 5.0  # for a short command in a healthy guest
 SETTLE_SECONDS = 2.0  # pages freed by a worker (mm/hugetlb.c:free_hpage_workfn) come back a little later

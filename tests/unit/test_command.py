@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from harness.errors import BadInput
 from harness.image import Image
 from harness.options import expand
 from harness.pools import Pool, of, parse
-from harness.vm.command import VmSpec, command
+from harness.vm import places
+from harness.vm.command import Ram, VmSpec, command
 
 TCG = Accelerator(name="tcg", argv=("-accel", "tcg,thread=multi"), cpu="max", slowness=8, reason="")
 
@@ -97,3 +99,26 @@ def test_all_is_every_architecture() -> None:
 def test_sizes_have_short_names() -> None:
     assert [size_name(size) for size in ARM64.huge_page_sizes] == ["64K", "2M", "32M", "1G"]
     assert size_name(4096 + 1) == "4097"
+
+
+def test_a_template_and_its_clones_are_the_same_guest() -> None:
+    kept, clone = (command(spec(), Path("/r"), Ram(directory=Path("/t"), private=private)) for private in (False, True))
+    assert "memory-backend-file,id=node0,size=3200M,mem-path=/t/node0,share=on" in kept
+    assert clone[-2:] == ["-incoming", "defer"]
+    assert [word.replace("share=off", "share=on") for word in clone[:-2]] == kept
+
+
+def test_the_tests_are_the_second_disk() -> None:
+    argv = command(replace(spec(), tests=Path("/c/tests.img")), Path("/r"))
+    drives = [argv[at + 1] for at, word in enumerate(argv) if word == "-drive"]
+    assert [drive.split(",")[1] for drive in drives] == ["id=root", "id=tests"]
+    assert all("readonly=on" in drive for drive in drives)
+
+
+def test_places_follow_cores_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
+    memory = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 24 * GIB // 4096}
+    monkeypatch.setattr("os.sysconf", memory.__getitem__)
+    assert places.number(spec(huge_pages="2M=128")) == 16
+    assert places.number(spec(huge_pages="1G=2")) == 8
+    assert places.number(spec(huge_pages="1G=30")) == 1
