@@ -48,7 +48,7 @@ def test_qemu_dies_with_the_harness() -> None:
 
 
 def test_memory_follows_the_pools() -> None:
-    # Seen on the PC machine: 4608M yields one 1G page, 6144M yields two.
+    # Seen to be enough on both kinds of PC machine: 4608M for one 1G page, 6144M for two.
     assert spec(huge_pages="1G=1").memory == 4608 * MIB
     assert spec(huge_pages="1G=2").memory == 6144 * MIB
     assert spec(huge_pages="2M=128").memory < GIB + GIB // 2

@@ -14,7 +14,7 @@ from tests.vm.conftest import Ran, harness
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    return harness(tmp_path_factory.mktemp("whole") / "run")
+    return harness(tmp_path_factory.mktemp("whole") / "run", "-n", "auto")
 
 
 def test_every_case_passes_or_does_not_apply(whole: Ran) -> None:
