@@ -25,6 +25,7 @@ from harness.process import run, say
 
 IMAGES = ROOT / "images"
 READY_PORT = "hgm.ready"  # the virtio-serial port on which the guest says that ssh can be reached
+SHAPE_PORT = "hgm.shape"  # that on which guest tests ask how their memory is mapped; guest_tests/lib knows it, too
 WORKDIR = "/run/hgm"  # where pushed files go in the guest
 WRITABLE = ("/tmp", "/run", "/root", "/var")
 SLACK_BYTES = 16 * MIB  # for the file system's own tables

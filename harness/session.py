@@ -155,5 +155,6 @@ def _result(
         findings=verdict.findings,
         diagnostics=tuple(seen.ktap.diagnostics),
         seconds=round(seen.outcome.seconds, 3),
+        shapes=tuple(shape.pages for shape in seen.shapes),
         directory=directory,
     )

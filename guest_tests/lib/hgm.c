@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
@@ -817,17 +818,6 @@ static void expect_pagemap(const struct hgm_area *area)
 	}
 }
 
-void hgm_expect_pieces_(const struct hgm_area *area)
-{
-	expect_pagemap(area);
-	for (size_t i = 0; i < area->pages * PIECES; i++) {
-		if (!area->leaf[i])
-			continue;
-		hgm_expect_tag_(area->alias + i * hgm_base, i);
-		hgm_expect_tag_(area->primary + i * hgm_base, i);
-	}
-}
-
 /* kB of page tables below the level that maps whole huge pages: a table is there where a smaller leaf is. */
 static long expected_table_kb(const struct hgm_area *area)
 {
@@ -844,6 +834,138 @@ static long expected_table_kb(const struct hgm_area *area)
 		}
 	}
 	return tables * (long)(hgm_base >> 10);
+}
+
+/* ---- the page tables as the hardware sees them ---- */
+
+#define SHAPE_PORT "hgm.shape" /* harness/image.py */
+#define SHAPE_QUESTIONS 40 /* per case: each one stops the machine for some milliseconds */
+#define SHAPE_SECONDS 120
+#define SHAPE_TEXT 65536
+
+static int shape_port = -1;
+static int shape_questions;
+static char shape_answer[SHAPE_TEXT], shape_expected[SHAPE_TEXT];
+
+/* The virtio-serial port of the harness. By hand, on a machine of one's own, there is none. */
+static void open_shape_port(void)
+{
+	DIR *ports = opendir("/sys/class/virtio-ports");
+	struct dirent *port;
+
+	while (ports && shape_port < 0 && (port = readdir(ports))) {
+		char path[320], name[64] = "";
+		FILE *file;
+
+		snprintf(path, sizeof(path), "/sys/class/virtio-ports/%s/name", port->d_name);
+		file = fopen(path, "re");
+		if (!file)
+			continue;
+		if (fgets(name, sizeof(name), file) && !strcmp(name, SHAPE_PORT "\n")) {
+			snprintf(path, sizeof(path), "/dev/%s", port->d_name);
+			shape_port = CHECKED(open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC));
+		}
+		fclose(file);
+	}
+	if (ports)
+		closedir(ports);
+	if (shape_port < 0)
+		hgm_note("not checked: page tables from outside, since no harness is there to look");
+}
+
+/* Stays in user mode, in this address space, with the cookie in a register: by that the harness knows us. */
+static void be_seen(uint64_t cookie)
+{
+	for (int i = 0; i < 20000; i++)
+		__asm__ volatile("" : : "r"(cookie));
+}
+
+const char *hgm_shape_(const void *at, size_t length)
+{
+	const time_t end = time(NULL) + SHAPE_SECONDS;
+	char question[128], begin[32];
+	uint64_t cookie;
+	size_t got = 0;
+	int size;
+
+	if (shape_port < 0)
+		return NULL;
+	if (shape_questions++ == SHAPE_QUESTIONS)
+		hgm_note("not checked: page tables from outside, after the first %d questions", SHAPE_QUESTIONS);
+	if (shape_questions > SHAPE_QUESTIONS)
+		return NULL;
+	CHECKED(getrandom(&cookie, sizeof(cookie), 0));
+	size = snprintf(question, sizeof(question), "shape %llx %llx %zx %zx\n", (unsigned long long)cookie,
+			(unsigned long long)(uintptr_t)at, length, hgm_huge);
+	EXPECT_EQ(CHECKED(write(shape_port, question, size)), size);
+	while (!got || shape_answer[got - 1] != '\n') {
+		ssize_t more;
+
+		be_seen(cookie);
+		more = read(shape_port, shape_answer + got, sizeof(shape_answer) - 1 - got);
+		if (more < 0 && errno != EAGAIN)
+			FAIL_HERE("the harness's port: %s", strerror(errno));
+		got += more > 0 ? more : 0;
+		if (time(NULL) > end || got == sizeof(shape_answer) - 1)
+			FAIL_HERE("the harness does not say how the memory is mapped");
+	}
+	shape_answer[got - 1] = 0;
+	size = snprintf(begin, sizeof(begin), "%llx ", (unsigned long long)cookie);
+	if (strncmp(shape_answer, begin, size) || !strncmp(shape_answer + size, "error", 5))
+		FAIL_HERE("the harness could not look at the page tables: %s", shape_answer);
+	if (!strcmp(shape_answer + size, "long")) {
+		hgm_note("not checked: page tables from outside, since there are too many pieces to be told");
+		return NULL;
+	}
+	return shape_answer + size;
+}
+
+/* What the harness must see of the primary, in its words (harness/pagetable/shape.py). */
+static const char *expected_shape(const struct hgm_area *area)
+{
+	char *text = shape_expected, *const end = shape_expected + sizeof(shape_expected);
+
+	text += snprintf(text, end - text, "tables %ld;", expected_table_kb(area) / (long)(hgm_base >> 10));
+	for (size_t page = 0; page < area->pages; page++) {
+		const size_t *leaf = area->leaf + page * PIECES;
+		bool mapped = false;
+
+		text += snprintf(text, end - text, "%s %s:", page ? ";" : "", size_name(hgm_huge));
+		for (size_t i = 0, run; i < PIECES && end - text > 128; i += run) {
+			size_t pieces = leaf[i] ? leaf[i] / hgm_base : 1;
+
+			for (run = 0; i + run < PIECES && leaf[i + run] == leaf[i]; run++)
+				;
+			mapped |= leaf[i];
+			text += snprintf(text, end - text, " %s\u00d7%zu", leaf[i] ? size_name(leaf[i]) : "hole", run / pieces);
+		}
+		text += snprintf(text, end - text, "@%llx",
+				 mapped ? (unsigned long long)area->head[page] * hgm_base : 0ULL);
+		if (end - text <= 128)
+			return NULL;
+	}
+	return shape_expected;
+}
+
+/* The kernel's story against the hardware's tables, in which the model holds exactly. */
+static void expect_tables(const struct hgm_area *area)
+{
+	const char *expected = expected_shape(area), *seen = expected ? hgm_shape_(area->primary, area->length) : NULL;
+
+	if (seen && strcmp(seen, expected))
+		FAIL_HERE("page tables of the primary mapping: expected %s, the hardware has %s", expected, seen);
+}
+
+void hgm_expect_pieces_(const struct hgm_area *area)
+{
+	expect_pagemap(area);
+	for (size_t i = 0; i < area->pages * PIECES; i++) {
+		if (!area->leaf[i])
+			continue;
+		hgm_expect_tag_(area->alias + i * hgm_base, i);
+		hgm_expect_tag_(area->primary + i * hgm_base, i);
+	}
+	expect_tables(area);
 }
 
 void hgm_expect_counters_(const struct hgm_area *area)
@@ -1163,6 +1285,7 @@ _Noreturn static void run(struct hgm_case *declared, int number)
 		FAIL_HERE("the kernel has no huge pages of %s", size_name(hgm_huge));
 	if (declared->needs_hgm && hgm_dialect() == HGM_NONE)
 		hgm_skip("kernel has no HGM");
+	open_shape_port();
 	/*
 	 * Every page of the program and its stack is touched now: a buffer of the library that is first used later may
 	 * lie behind a boundary of 2 MiB, and then VmPTE grows by a table that is none of the case's.

@@ -186,7 +186,17 @@ size_t hgm_step(size_t offset, size_t length);
 /* The sizes smaller than the huge page that the kernel can map, largest first, ended by 0; the base page is the last. */
 const size_t *hgm_piece_sizes(void);
 
-/* Exactly the mapped pieces are present in pagemap, at the right page frames, and read right through both mappings. */
+/*
+ * How the hardware's page tables map this range, as the harness sees it from outside: "tables 1; 2M: 4K×1 hole×511@..."
+ * (tables below the entry of the huge page; leaves of each huge page; its physical address). NULL where nobody can tell.
+ */
+const char *hgm_shape_(const void *at, size_t length);
+#define hgm_shape(...) (HGM_HERE, hgm_shape_(__VA_ARGS__))
+
+/*
+ * Exactly the mapped pieces are present in pagemap, at the right page frames, and read right through both mappings; and
+ * the hardware's page tables hold leaves of exactly these sizes, at these frames.
+ */
 void hgm_expect_pieces_(const struct hgm_area *area);
 /* HugetlbPages and VmPTE are right to the byte. Not for cases with threads or allocations, which have tables too. */
 void hgm_expect_counters_(const struct hgm_area *area);

@@ -16,6 +16,7 @@ from harness.guest.build import PYTHON, WAKE, Bundle
 from harness.guest.cases import STRESS, Case
 from harness.guest.state import State
 from harness.image import WORKDIR
+from harness.pagetable import probe
 from harness.verdict.judge import Observation
 from harness.vm.machine import Machine
 from harness.vm.ssh import End, Outcome
@@ -99,7 +100,8 @@ class Guest:
         command = f"cd {WORKDIR} && echo 'hgm: begin {mark} {case.name}' > /dev/kmsg && "
         command += f"HGM_STRESS_SECONDS={stress_s} {program} {arguments}; exit $?"
         deadline = Deadline(case.deadline_s * self._slowness + stress_s)
-        outcome = machine.ssh.run(command, deadline, limit=OUTPUT_LIMIT)
+        with probe.answering(machine, machine.questions) as shapes:
+            outcome = machine.ssh.run(command, deadline, limit=OUTPUT_LIMIT)
         before, after = self.state, None
         if outcome.end is End.EXITED:
             after = self._settled(before, mark, patient=not case.spoils)
@@ -123,6 +125,7 @@ class Guest:
             stacks=self._ask_why() if outcome.end is End.DEADLINE else "",
             before=before,
             after=after,
+            shapes=tuple(shapes),
         )
 
     def _quick(self, command: str, stdin: bytes = b"") -> Outcome:

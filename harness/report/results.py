@@ -46,6 +46,7 @@ class CaseResult:
     findings: tuple[Finding, ...] = ()
     diagnostics: tuple[str, ...] = ()  # the program's own words
     seconds: float = 0.0
+    shapes: tuple[tuple[str, ...], ...] = ()  # how each huge page was mapped, by the hardware's tables, in order asked
     directory: str = ""  # of its files, relative to the run's directory
 
     def to_json(self) -> str:
@@ -59,6 +60,7 @@ class CaseResult:
         values["status"] = Status(values["status"])
         values["findings"] = tuple(Finding(**finding) for finding in values["findings"])
         values["diagnostics"] = tuple(values["diagnostics"])
+        values["shapes"] = tuple(map(tuple, values["shapes"]))
         return cls(**values)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from harness.guest.ktap import Ktap
 from harness.guest.state import State
+from harness.pagetable.probe import Shape
 from harness.report.results import Finding, Status
 from harness.verdict import splats
 from harness.verdict.leaks import pool_changes
@@ -31,6 +32,7 @@ class Observation:
     stacks: str = ""  # what the guest was doing when the deadline passed
     before: State
     after: State | None  # None: the guest could not be asked any more
+    shapes: tuple[Shape, ...] = ()  # how the case's memory was mapped, as it asked, in order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.accel import Accelerator
 from harness.arch import GIB, MIB, Arch, size_name
-from harness.image import READY_PORT, Image
+from harness.image import READY_PORT, SHAPE_PORT, Image
 from harness.pools import Pool
 
 # Besides the pools: the kernel, its page tables, tmpfs, Python, and room for a test's own small memory.
@@ -81,8 +81,8 @@ class Ram:
 def command(spec: VmSpec, directory: Path, ram: Ram | None = None) -> list[str]:
     """Return the argv of a QEMU for `spec` that keeps its sockets and console in `directory`.
 
-    Its RAM is its own, or that of `ram`. QEMU connects to sockets that the harness has bound before (`qmp`, `ready`),
-    so there is nothing to poll for. The forwarded port is left to QEMU (port 0), so no two VMs can race for one.
+    Its RAM is its own, or that of `ram`. QEMU connects to sockets that the harness has bound before, so
+    there is nothing to poll for. The forwarded port is left to QEMU (port 0), so no two VMs can race for one.
     """
     return [
         # util-linux; without it a killed harness would leave QEMU behind.
@@ -109,6 +109,8 @@ def command(spec: VmSpec, directory: Path, ram: Ram | None = None) -> list[str]:
         "-device", "virtio-serial-pci",
         "-chardev", f"socket,id=ready,path={directory / 'ready'}",
         "-device", f"virtserialport,chardev=ready,name={READY_PORT}",
+        "-chardev", f"socket,id=shape,path={directory / 'shape'}",
+        "-device", f"virtserialport,chardev=shape,name={SHAPE_PORT}",
         "-chardev", f"socket,id=qmp,path={directory / 'qmp'}",
         "-mon", "chardev=qmp,mode=control",
         "-chardev", f"file,id=console,path={directory / 'console'}",

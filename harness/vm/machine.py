@@ -39,6 +39,7 @@ class Machine:
         self.qmp = qmp
         self.ready_seconds = 0.0  # from QEMU's start until ssh worked
         self.ssh: Ssh
+        self.questions: socket.socket  # the host's end of the port on which guest tests ask
         self.pidfd = os.pidfd_open(process.pid)
 
     @property
@@ -141,9 +142,8 @@ def _started(spec: VmSpec, console: Path | None, ram: Ram | None) -> Iterator[tu
         if console:
             console.parent.mkdir(parents=True, exist_ok=True)
             stack.callback(_copy, directory / "console", console)
-        ready = stack.enter_context(socket.socket(socket.AF_UNIX))
-        ready.bind(os.fspath(directory / "ready"))
-        ready.listen(1)
+        ready = stack.enter_context(_listening(directory / "ready"))
+        shape = stack.enter_context(_listening(directory / "shape"))
         qmp = Qmp(directory / "qmp")
         stack.callback(qmp.close)
         with (directory / "stderr").open("wb") as sink, interrupts.held():
@@ -163,6 +163,9 @@ def _started(spec: VmSpec, console: Path | None, ram: Ram | None) -> Iterator[tu
             qmp.accept(10)
         except HostFault as error:
             raise HostFault(f"QEMU did not start: {machine.complaints() or error.message}") from error
+        # QEMU opens its sockets before it answers on QMP.
+        machine.questions, _ = shape.accept()
+        stack.enter_context(machine.questions)
         yield machine, ready, deadline
 
 
@@ -173,6 +176,14 @@ def _reached(machine: Machine, deadline: Deadline) -> Iterator[None]:
     with contextlib.closing(machine.ssh):
         machine.ready_seconds = deadline.passed
         yield
+
+
+def _listening(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(os.fspath(path))
+    listener.listen(1)
+    listener.settimeout(10)
+    return listener
 
 
 def _wait_ready(machine: Machine, ready: socket.socket, deadline: Deadline) -> None:
