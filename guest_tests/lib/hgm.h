@@ -192,6 +192,9 @@ const size_t *hgm_piece_sizes(void);
  */
 const char *hgm_shape_(const void *at, size_t length);
 #define hgm_shape(...) (HGM_HERE, hgm_shape_(__VA_ARGS__))
+/* The same, however often: each question stops the machine for some milliseconds, so of hgm_shape only a few are asked. */
+const char *hgm_shape_again_(const void *at, size_t length);
+#define hgm_shape_again(...) (HGM_HERE, hgm_shape_again_(__VA_ARGS__))
 
 /*
  * Exactly the mapped pieces are present in pagemap, at the right page frames, and read right through both mappings; and

@@ -32,6 +32,9 @@ EXPECTED = {
     "exit_clash": ("fail", "exit", "exit status 1"),
     "signal": ("error", "exit", "SIGSEGV"),
     "lockup": ("hang", "deadline", "did not end within"),
+    "seen": ("pass", "", ""),
+    "misjudged": ("fail", "ktap", "expected tables 1; 2M: 4K×512"),
+    "asks_often": ("pass", "", ""),
 }
 
 
@@ -76,3 +79,8 @@ def test_each_case_keeps_its_files(ran: Ran) -> None:
             assert (directory / case["directory"] / name).exists(), case
     (panic,) = (case for case in ran.results["cases"] if "::panic[" in case["id"])
     assert "Kernel panic" in (directory / panic["directory"] / "dmesg.txt").read_text()
+
+
+def test_shapes_are_kept_in_the_order_asked(ran: Ran) -> None:
+    assert ran.cases()["seen[x86_64-2M]"]["shapes"] == [["2M: 2M×1", "2M: hole×512"]]
+    assert len(ran.cases()["asks_often[x86_64-2M]"]["shapes"]) == 1000
