@@ -212,8 +212,12 @@ def _outcome(config: pytest.Config) -> tuple[Path, RunResult]:
 
 def _give_up(config: pytest.Config, error: HarnessError) -> NoReturn:
     """End the run: without a guest no later case can do better, and a run cut short must not look like a verdict."""
+    from harness.report.results import Fault
+
     if hasattr(config, "workeroutput"):
-        config.workeroutput["hgm_fault"] = str(error), int(error.exit_code)
+        config.workeroutput["hgm_fault"] = error.message, str(error), int(error.exit_code)
+    elif OUTCOME in config.stash:
+        config.stash[OUTCOME][1].fault = Fault(exit_code=error.exit_code, message=error.message)
     pytest.exit(str(error), returncode=error.exit_code)
 
 
@@ -247,6 +251,8 @@ class Collector:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """Take over what a worker knows besides its results; end the run if it knows that no guest is to be had."""
+        from harness.report.results import Fault
+
         told = getattr(node, "workeroutput", {})
         _, result = _outcome(self._config)
         kernels, machines, interrupted = json.loads(told.get("hgm", "[{}, {}, false]"))
@@ -257,8 +263,9 @@ class Collector:
             for key in ("boot_seconds", "clone_seconds") if known is not machine else ():
                 known[key] += machine[key]
         if "hgm_fault" in told:
-            message, status = told["hgm_fault"]
-            pytest.exit(message, returncode=status)
+            message, words, status = told["hgm_fault"]
+            result.fault = Fault(exit_code=status, message=message)
+            pytest.exit(words, returncode=status)
 
     def pytest_sessionfinish(self) -> None:
         """Write the results."""

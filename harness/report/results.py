@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 SCHEMA = 1  # version of results.json; raised when a key changes its meaning or goes
 
@@ -53,15 +54,18 @@ class CaseResult:
         """Return it as text, to be handed from one process to another."""
         return json.dumps(asdict(self))
 
-    @classmethod
-    def from_json(cls, text: str) -> CaseResult:
+    @staticmethod
+    def from_json(text: str) -> CaseResult:
         """Return what `to_json` has made into text."""
-        values = json.loads(text)
-        values["status"] = Status(values["status"])
-        values["findings"] = tuple(Finding(**finding) for finding in values["findings"])
-        values["diagnostics"] = tuple(values["diagnostics"])
-        values["shapes"] = tuple(map(tuple, values["shapes"]))
-        return cls(**values)
+        return case_from(json.loads(text))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What ended a run before every case had its turn: no verdict on any of them."""
+
+    exit_code: int  # as in harness.errors
+    message: str
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,12 +78,31 @@ class RunResult:
     machines: dict[str, dict[str, object]] = field(default_factory=dict)  # by architecture
     cases: list[CaseResult] = field(default_factory=list)
     interrupted: bool = False
+    fault: Fault | None = None
 
     def write(self, path: Path) -> None:
         """Write results.json: whole or not at all."""
         work = path.with_suffix(".tmp")
         work.write_text(json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n")
         work.rename(path)
+
+
+def read(path: Path) -> RunResult:
+    """Return the run that `write` wrote. Raises ValueError if the file is none of this schema."""
+    data = json.loads(path.read_text())
+    if data.pop("schema", None) != SCHEMA:
+        raise ValueError(f"{path} is not of schema {SCHEMA}")
+    data["cases"] = [case_from(case) for case in data["cases"]]
+    data["fault"] = Fault(**data["fault"]) if data.get("fault") else None
+    return RunResult(**data)
+
+
+def case_from(data: dict[str, Any]) -> CaseResult:
+    """Return the case result that was made plain data by `asdict`, and perhaps went through JSON."""
+    findings = tuple(Finding(**finding) for finding in data["findings"])
+    plain = {"status": Status(data["status"]), "findings": findings, "diagnostics": tuple(data["diagnostics"])}
+    plain["shapes"] = tuple(map(tuple, data["shapes"]))
+    return CaseResult(**data | plain)
 
 
 def table(cases: Iterable[CaseResult]) -> list[str]:
