@@ -31,7 +31,8 @@ def add_options(add: Callable[..., Any]) -> None:
     add("--tarball", metavar="FILE", help="kernel source as a tarball")
     add("--kernel", metavar="IMAGE", help="an image built elsewhere; nothing is built")
     add("--kernel-config", metavar="FILE", help="with --kernel: its .config, if the image does not hold it")
-    add("--series", action="append", default=[], metavar="DIR|MBOX", help="patches to apply, in order; may be repeated")
+    help_text = "patches to apply, in order; may be repeated; a message id is fetched with b4"
+    add("--series", action="append", default=[], metavar="DIR|MBOX|ID", help=help_text)
     add("--kconfig", action="append", default=[], metavar="FILE", help="a further Kconfig fragment; may be repeated")
     add("--flavour", default="fast", choices=("fast", "debug"), help="fast (DEBUG_VM) or debug (lockdep, KASAN)")
     add("--stock", action="store_true", help="the default kernel without this project's reference series")
@@ -78,9 +79,31 @@ def kernel_request(options: Any, arch: Arch, directory: Path) -> KernelRequest:
             package=options.source_package,
             tarball=path(options.tarball),
         ),
-        series=(REFERENCE,) if wants_reference(options) else tuple(map(absolute, options.series)),
+        series=(REFERENCE,) if wants_reference(options) else tuple(_series(one, directory) for one in options.series),
         flavour=options.flavour,
         kconfig=tuple(map(absolute, options.kconfig)),
         image=path(options.kernel),
         config=path(options.kernel_config),
     )
+
+
+def repeated(options: Any, directory: Path) -> list[str]:
+    """Return the options of how a kernel is configured and run, but not of which, as words of a command line.
+
+    Relative paths are made absolute from `directory`, so that the words mean the same anywhere.
+    """
+    words = [f"--arch={options.arch}", f"--flavour={options.flavour}"]
+    words += [f"--series={_series(one, directory)}" for one in options.series]
+    words += [f"--kconfig={directory / Path(path).expanduser()}" for path in options.kconfig]
+    words += [f"--huge-pages={options.huge_pages}"] if options.huge_pages else []
+    words += ["--expect-hgm"] if options.expect_hgm else []
+    return words + ([f"--stress={options.stress}"] if options.stress else [])
+
+
+def _series(value: str, directory: Path) -> Path:
+    """Return the path that --series means; a message id is fetched. Raises what harness.kernel.b4.fetch does."""
+    from harness.kernel import b4
+
+    path = directory / Path(value).expanduser()
+    name = "" if path.exists() else b4.message_id(value)
+    return b4.fetch(name) if name else path
