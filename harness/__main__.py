@@ -19,7 +19,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {}
 
 def verb(function: Callable[[list[str]], int]) -> Callable[[list[str]], int]:
     """Make a function a verb; the first line of its docstring is its help."""
-    VERBS[function.__name__] = function
+    VERBS[function.__name__.replace("_", "-")] = function
     return function
 
 
@@ -80,6 +80,22 @@ def series(arguments: list[str]) -> int:
 
 
 @verb
+def bisect(arguments: list[str]) -> int:
+    """Find the first commit of a tree at which a guest test fails, between a good one and a bad one."""
+    from harness.bisect import verbs
+
+    return verbs.main(arguments)
+
+
+@verb
+def bisect_step(arguments: list[str]) -> int:
+    """Judge one state of a tree for `git bisect run`: 0 good, 1 bad, 125 cannot be tested, 128 and above no answer."""
+    from harness.bisect import verbs
+
+    return verbs.step(arguments)
+
+
+@verb
 def doctor(arguments: list[str]) -> int:
     """List what this machine must have, what it lacks, and the one command that mends it."""
     from harness import doctor as room
@@ -102,7 +118,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print("usage: ./hgm VERB [options]\n")
         for name, function in VERBS.items():
-            print(f"  {name:<9} {(function.__doc__ or '').splitlines()[0]}")
+            print(f"  {name:<11} {(function.__doc__ or '').splitlines()[0]}")
         return Exit.OK if arguments else Exit.BAD_INPUT
     if arguments[0] not in VERBS:
         print(f"hgm: unknown verb {arguments[0]!r}\n  hint: one of {', '.join(VERBS)}", file=sys.stderr)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""What a bisection has found out so far, kept in the cache: a killed one goes on where it was.
+
+git's own state is not kept: it follows from the judgements, and is made again from them in no time.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.bisect.failure import Failure, Judgement, Word
+from harness.kernel.repo import disk_faults
+
+SCHEMA = 1  # of the file: raised when its meaning changes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What came of one commit."""
+
+    commit: str
+    judgement: Judgement
+    image: str = ""  # sha256 of its kernel image; "" if it has none
+    built: bool = False  # whether its kernel was built for this trial, and not in the cache before
+    same_image_as: str = ""  # the commit whose judgement this is, for their images are identical
+    seconds: float = 0.0  # from checkout to judgement
+    directory: str = ""  # of its files
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends:
+    """What the check of both ends has found."""
+
+    failure: Failure  # that is followed
+    failed_runs: int  # of `runs` of the case at the bad end
+    runs: int
+    others: tuple[str, ...] = ()  # ids of further cases that fail at the bad end and pass at the good one
+
+
+@dataclass(slots=True)
+class Memory:
+    """Trials by commit. Every change is on disk, whole, before anything is done with it."""
+
+    path: Path
+    ends: Ends | None = None
+    trials: dict[str, Trial] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path) -> Memory:
+        """Return what is kept in `path`; nothing, if the file is not there or of another schema."""
+        try:
+            data = json.loads(path.read_text())
+        except FileNotFoundError:
+            return cls(path)
+        if data.get("schema") != SCHEMA:
+            return cls(path)
+        trials = [_trial(one) for one in data["trials"]]
+        return cls(path, _ends(data["ends"]) if data["ends"] else None, {trial.commit: trial for trial in trials})
+
+    def by_image(self, image: str) -> Trial | None:
+        """Return the trial of another commit with the identical kernel image."""
+        return next((trial for trial in self.trials.values() if image and trial.image == image), None)
+
+    def add(self, trial: Trial) -> None:
+        """Keep a trial."""
+        self.trials[trial.commit] = trial
+        self.save()
+
+    def save(self) -> None:
+        """Write everything: whole or not at all. Raises HostFault if the disk is full."""
+        ends = asdict(self.ends) if self.ends else None
+        data = {"schema": SCHEMA, "ends": ends, "trials": [asdict(trial) for trial in self.trials.values()]}
+        with disk_faults():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            work = self.path.with_suffix(".tmp")
+            work.write_text(json.dumps(data, indent=1) + "\n")
+            work.replace(self.path)
+
+
+def _trial(data: dict[str, Any]) -> Trial:
+    told = data["judgement"]
+    return Trial(**data | {"judgement": Judgement(**told | {"word": Word(told["word"])})})
+
+
+def _ends(data: dict[str, Any]) -> Ends:
+    return Ends(**data | {"failure": Failure(**data["failure"]), "others": tuple(data["others"])})

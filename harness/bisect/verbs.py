@@ -1,0 +1,434 @@
+# SPDX-License-Identifier: MIT
+"""`./hgm bisect` and `./hgm bisect-step`."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from pathlib import Path
+
+from harness import doctor, trial
+from harness.arch import Arch
+from harness.bisect import failure as failures
+from harness.bisect.failure import Failure, Judgement, Word
+from harness.bisect.memory import Ends, Memory, Trial
+from harness.bisect.search import History, find_commit
+from harness.errors import BadInput, Exit, GuestFault, HarnessError
+from harness.kernel import series
+from harness.kernel.build import KernelRequest
+from harness.kernel.source import resolve
+from harness.options import add_options, expand, kernel_request, repeated
+from harness.paths import ROOT, cache_dir, digest, locked
+from harness.process import say
+from harness.report.results import CaseResult, Status, read
+
+END_RUNS = 2  # of each end, at least: a failure that comes and goes leads anywhere
+
+
+class Told(IntEnum):
+    """What `bisect-step` tells `git bisect run` (git-bisect(1)): from 128 on it stops, and blames no commit."""
+
+    GOOD = 0
+    # The launcher makes it 1. A Python that cannot even import the harness ends with 1, and must not be heard as bad.
+    BAD = 100
+    SKIP = 125
+    FAULT = 128
+    USAGE = 129  # as git's own commands have it
+    INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Find the first bad commit between two. Returns 0 if it is one, 1 if it may be several; raises HarnessError."""
+    parser = _parser("bisect", main.__doc__)
+    parser.add_argument("--good", required=True, metavar="REV", help="commit at which it worked")
+    parser.add_argument("--bad", required=True, metavar="REV", help="later commit at which it fails")
+    parser.add_argument("--fresh", action="store_true", help="forget what an earlier, interrupted bisection found out")
+    options, selection = _parse(parser, arguments)
+    if not options.tree or options.commit:
+        raise BadInput("a bisection goes through the commits of a tree", hint="--tree DIR --good REV --bad REV")
+    tree = Path(options.tree).expanduser().resolve()
+    good, bad = find_commit(tree, options.good), find_commit(tree, options.bad)
+    arch = _one_arch(options)
+    words = repeated(options, Path.cwd())
+    # Also what the words only name: other patches or other guest tests make it another bisection.
+    request = _checked(options, arch, good)
+    contents = _contents([*request.series, *request.kconfig, ROOT / "guest_tests"])
+    asked = digest(os.fspath(tree), good, bad, words, selection, options.runs, contents)
+    place = cache_dir() / "bisect" / asked
+    with locked(f"bisect-{place.name}"):
+        if options.fresh and place.exists():
+            shutil.rmtree(place)
+        history = History.open(tree, place / "git")
+        history.start(good, bad)
+        doctor.ensure([arch])
+        bisection = Bisection(
+            tree=tree,
+            words=words,
+            selection=selection,
+            runs=options.runs,
+            history=history,
+            memory=Memory.load(place / "bisect.json"),
+            directory=trial.new_directory(options.results),
+        )
+        return bisection.run(good, bad)
+
+
+def step(arguments: Sequence[str]) -> int:
+    """Judge one state of a tree for `git bisect run`: 0 good, 1 bad, 125 cannot be tested, 128 and above no answer."""
+    try:
+        judgement = _step(arguments)
+    except SystemExit as end:
+        return Told.USAGE if end.code else Told.GOOD
+    except KeyboardInterrupt:
+        print("hgm: interrupted", file=sys.stderr)
+        return Told.INTERRUPTED
+    except BadInput as error:
+        print(f"hgm: {error}", file=sys.stderr)
+        return Told.USAGE
+    except HarnessError as error:
+        print(f"hgm: {error}", file=sys.stderr)
+        return Told.FAULT
+    except Exception:
+        # A fault of the harness itself: whatever it is, it says nothing of the commit.
+        traceback.print_exc()
+        return Told.FAULT
+    print(f"{judgement.word}: {judgement.why}")
+    if judgement.evidence:
+        print(judgement.evidence)
+    return {Word.GOOD: Told.GOOD, Word.BAD: Told.BAD, Word.SKIP: Told.SKIP}[judgement.word]
+
+
+@dataclass(slots=True, kw_only=True)
+class Bisection:
+    """One bisection, from the check of both ends to its report."""
+
+    tree: Path
+    words: list[str]  # options of every build and run
+    selection: list[str]  # pytest's arguments for the ends
+    runs: int  # of each step
+    history: History
+    memory: Memory
+    directory: Path
+    _began: float = field(default_factory=time.monotonic)
+    _number: int = 0
+
+    def run(self, good: str, bad: str) -> int:
+        """Check the ends, walk, report. Raises BadInput if the ends are not what they are said to be."""
+        if known := len(self.memory.trials):
+            say(f"going on where an earlier bisection stopped: {known} commits are known (--fresh forgets them)")
+        if not self.memory.ends:
+            self._check_ends(good, bad)
+        ends = self.memory.ends
+        assert ends
+        print(f"follows  {ends.failure}", flush=True)
+        while commit := self.history.current():
+            known_trial = self.memory.trials.get(commit)
+            result = known_trial or self._try(commit, ends.failure)
+            if not known_trial:
+                self.memory.add(result)
+            self.history.tell(result.judgement.word, commit)
+            self._print(result, known=known_trial is not None)
+            self._keep_log()
+        return self._report(ends)
+
+    def _check_ends(self, good: str, bad: str) -> None:
+        """Find the failure to follow, and see that it is there at the bad end and not at the good one."""
+        at_bad = self._end(bad, "bad", self.selection)
+        failed = [(found, case) for case in at_bad.cases if (found := failures.failure_of(case))]
+        if not failed:
+            raise _not_bad(bad, at_bad.cases)
+        at_good = self._end(good, "good", [case.id for _, case in failed])
+        passed = {case.id: case.seconds for case in at_good.cases if case.status is Status.PASS}
+        followed = [(found, case) for found, case in failed if found.case in passed]
+        if not followed:
+            told = "; ".join(f"{case.id}: {case.status} {case.reason}".rstrip() for case in at_good.cases[:4])
+            raise BadInput(f"the good end {good[:12]} is not good: what fails at the bad end does not pass: {told}")
+        found, case = min(followed, key=lambda one: passed[one[0].case])
+        failed_runs, runs = self._check_flaky(found, good, bad)
+        self.memory.ends = Ends(
+            failure=found,
+            failed_runs=failed_runs,
+            runs=runs,
+            others=tuple(other.case for other, _ in followed if other != found),
+        )
+        for commit, end, cases in ((bad, at_bad, [case]), (good, at_good, at_good.cases)):
+            judgement = failures.judge(found, cases)
+            image, new, place = end.built.digest, end.built.new, os.fspath(end.place)
+            self.memory.trials[commit] = Trial(
+                commit=commit, judgement=judgement, image=image, built=new, directory=place
+            )
+        self.memory.save()
+        for commit in (bad, good):
+            self._print(self.memory.trials[commit])
+
+    def _end(self, commit: str, name: str, selection: Sequence[str]) -> _End:
+        say(f"checking the {name} end, {commit[:12]}")
+        place = self._place(commit)
+        built = self._build(commit, place)
+        if not built.digest:
+            raise BadInput(f"the {name} end {commit[:12]} cannot be tested: {built.problem}")
+        # What the user selects is relative to where the user is; ids of cases are relative to the project.
+        cwd = Path.cwd() if selection is self.selection else ROOT
+        try:
+            cases = trial.run_cases([*self._where(commit), *selection], place / "cases", cwd).cases
+        except GuestFault as error:
+            raise BadInput(f"the {name} end {commit[:12]} cannot be tested: {error.message}") from error
+        return _End(built=built, cases=cases, place=place / "cases")
+
+    def _check_flaky(self, found: Failure, good: str, bad: str) -> tuple[int, int]:
+        """Run both ends again. Returns how often the bad one failed, and of how many runs; raises BadInput if flaky."""
+        runs = max(END_RUNS, self.runs)
+        again = {commit: [self._once(commit, found) for _ in range(runs - 1)] for commit in (bad, good)}
+        failed = 1 + sum(one.word is Word.BAD for one in again[bad])
+        if self.runs < (needed := failures.runs_needed(failed, runs)):
+            raise BadInput(
+                f"the bad end is flaky: {found.case} fails in {failed} of {runs} runs",
+                hint=f"--runs {needed}: then a step misses it in no more than {failures.MISSED:.0%} of all cases",
+            )
+        if wrong := next((one for one in again[good] if one.word is not Word.GOOD), None):
+            raise BadInput(f"the good end is flaky: a second run of {found.case} says {wrong.word}: {wrong.why}")
+        return failed, runs
+
+    def _try(self, commit: str, found: Failure) -> Trial:
+        began = time.monotonic()
+        place = self._place(commit)
+        say(f"trying {commit[:12]} {self.history.subject(commit)}")
+        built = self._build(commit, place)
+        made = Trial(
+            commit=commit,
+            judgement=Judgement(word=Word.SKIP, why=built.problem),
+            image=built.digest,
+            built=built.new,
+            directory=os.fspath(place),
+        )
+        if built.digest:
+            if same := self.memory.by_image(built.digest):
+                made = replace(made, judgement=same.judgement, same_image_as=same.commit, directory=same.directory)
+            else:
+                made = replace(made, judgement=self._runs(commit, found, place))
+        return replace(made, seconds=round(time.monotonic() - began, 1))
+
+    def _runs(self, commit: str, found: Failure, place: Path) -> Judgement:
+        judged: list[Judgement] = []
+        while len(judged) < self.runs:
+            judged.append(self._once(commit, found, place / f"run-{len(judged) + 1}"))
+            if judged[-1].word is Word.BAD:
+                break
+        return failures.together(judged)
+
+    def _once(self, commit: str, found: Failure, place: Path | None = None) -> Judgement:
+        try:
+            result = trial.run_cases([*self._where(commit), found.case], place or self._place(commit), ROOT)
+        except GuestFault as error:
+            return Judgement(word=Word.SKIP, why=f"does not boot: {error.message}")
+        return failures.judge(found, result.cases)
+
+    def _build(self, commit: str, place: Path) -> _Image:
+        return _build(self._where(commit), place)
+
+    def _where(self, commit: str) -> list[str]:
+        return [f"--tree={self.tree}", f"--commit={commit}", *self.words]
+
+    def _place(self, commit: str) -> Path:
+        self._number += 1
+        place = self.directory / f"{self._number:02d}-{commit[:12]}"
+        place.mkdir()
+        return place
+
+    def _print(self, result: Trial, *, known: bool = False) -> None:
+        time_taken = "known" if known else f"{result.seconds:.0f} s" if result.seconds else ""
+        print(
+            f"{result.judgement.word:<5}  {result.commit[:12]}  {time_taken:>6}  {self.history.subject(result.commit)}"
+        )
+        if result.same_image_as:
+            print(f"       the image is identical to that of {result.same_image_as[:12]}")
+        elif result.judgement.word is not Word.GOOD:
+            print(f"       {_first_lines(result.judgement.why)}")
+        sys.stdout.flush()
+
+    def _keep_log(self) -> None:
+        for name, text in (("bisect.log", self.history.log()), ("bisect.json", self.memory.path.read_text())):
+            work = self.directory / f".{name}"
+            work.write_text(text)
+            work.replace(self.directory / name)
+
+    def _report(self, ends: Ends) -> int:
+        self._keep_log()
+        found = self.history.found()
+        print()
+        if len(found) == 1:
+            print(f"first bad commit:\n{self.history.about(found[0])}\n")
+            bad = self.memory.trials[found[0]]
+            print(f"{ends.failure.case}\n{bad.judgement.evidence}")
+            print(f"files: {bad.directory}")
+        else:
+            print(f"only skipped commits are left; the first bad one is one of these {len(found)}:")
+            for commit in found:
+                print(f"  {commit[:12]}  {self.history.subject(commit)}")
+                if told := self.memory.trials.get(commit):
+                    print(f"       {told.judgement.word}: {_first_lines(told.judgement.why)}")
+        trials = self.memory.trials.values()
+        if ends.others:
+            print(f"{len(ends.others)} other cases fail at the bad end only, such as {ends.others[0]}")
+        if ends.failed_runs < ends.runs:
+            chance = (1 - ends.failed_runs / ends.runs) ** self.runs
+            rate = f"{ends.failed_runs} of {ends.runs}"
+            print(f"flaky: fails in {rate} runs; a step called good is bad by a chance of {chance:.1%}")
+        skipped = sum(one.judgement.word is Word.SKIP for one in trials)
+        reused = sum(bool(one.same_image_as) for one in trials)
+        print(
+            f"commits tried: {len(trials)}, both ends among them; kernels built: {sum(one.built for one in trials)}; "
+            f"skipped: {skipped}; identical images: {reused}; {time.monotonic() - self._began:.0f} s"
+        )
+        print(f"log for `git bisect replay`: {self.directory / 'bisect.log'}")
+        return Exit.OK if len(found) == 1 else Exit.TESTS_FAILED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Image:
+    digest: str = ""  # sha256; "": there is none
+    problem: str = ""
+    new: bool = False  # it was not in the cache
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _End:
+    built: _Image
+    cases: list[CaseResult]
+    place: Path  # of the run's files
+
+
+def _not_bad(commit: str, cases: Sequence[CaseResult]) -> BadInput:
+    """Return the error for a bad end at which nothing has failed."""
+    end = f"the bad end {commit[:12]}"
+    if errors := [case.id for case in cases if case.status is Status.ERROR]:
+        return BadInput(f"what {end} does could not be told: {', '.join(errors)}")
+    if all(case.status is Status.SKIP for case in cases):
+        return BadInput(f"at {end} every case is skipped: {cases[0].reason}")
+    return BadInput(f"{end} is good: no case fails there", hint="select the case that fails, as in -- -k mapcount")
+
+
+def _build(words: Sequence[str], place: Path) -> _Image:
+    began = time.time()
+    built = trial.build(words, place / "build.txt", Path.cwd())
+    if not built.image:
+        return _Image(problem=built.problem)
+    with built.image.open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    return _Image(digest=checksum, new=built.image.stat().st_ctime >= began)
+
+
+def _step(arguments: Sequence[str]) -> Judgement:
+    parser = _parser("bisect-step", step.__doc__)
+    parser.add_argument(
+        "--same-as", type=Path, metavar="RESULTS", help="results of a run at the bad end: only its failures are bad"
+    )
+    options, selection = _parse(parser, arguments)
+    arch = _one_arch(options)
+    options.tree = os.fspath(Path(options.tree or ".").expanduser().resolve())
+    _checked(options, arch, options.commit)
+    doctor.ensure([arch])
+    wanted = _known_failures(options.same_as) if options.same_as else []
+    where = [f"--tree={options.tree}", *([f"--commit={options.commit}"] if options.commit else [])]
+    where += repeated(options, Path.cwd())
+    cwd = Path.cwd()
+    if wanted and not selection:
+        selection, cwd = [one.case for one in wanted], ROOT
+    place = trial.new_directory(options.results)
+    built = _build(where, place)
+    if not built.digest:
+        return Judgement(word=Word.SKIP, why=built.problem)
+    judged = []
+    for number in range(1, options.runs + 1):
+        try:
+            cases = trial.run_cases([*where, *selection], place / f"run-{number}", cwd).cases
+        except GuestFault as error:
+            judged.append(Judgement(word=Word.SKIP, why=f"does not boot: {error.message}"))
+            continue
+        judged.append(
+            failures.together([failures.judge(one, cases) for one in wanted]) if wanted else failures.judge_any(cases)
+        )
+        if judged[-1].word is Word.BAD:
+            break
+    return failures.together(judged)
+
+
+def _checked(options: argparse.Namespace, arch: Arch, commit: str | None) -> KernelRequest:
+    """Return the request. Raises BadInput for what no commit can make right, and a build would take for one to skip."""
+    request = kernel_request(options, arch, Path.cwd())
+    for path in request.series:
+        series.read(path)
+    if lacking := next((path for path in request.kconfig if not path.is_file()), None):
+        raise BadInput(f"the Kconfig fragment {lacking} is not there")
+    resolve(replace(request.source, commit=commit))
+    return request
+
+
+def _known_failures(path: Path) -> list[Failure]:
+    """Return the failures in the results of a run. Raises BadInput if there are none."""
+    file = path / "results.json" if path.is_dir() else path
+    try:
+        found = [one for case in read(file).cases if (one := failures.failure_of(case))]
+    except (OSError, ValueError) as error:
+        raise BadInput(f"--same-as {path} cannot be read: {error}", hint="the results.json of a run") from error
+    if not found:
+        raise BadInput(f"in {file} no case has failed, so there is nothing to compare with")
+    return found
+
+
+def _parser(name: str, about: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"hgm {name}",
+        usage=f"hgm {name} [options] [-- PYTEST-ARGUMENTS]",
+        description=about,
+        epilog="PYTEST-ARGUMENTS select the cases, such as -k mapcount",
+        allow_abbrev=False,
+    )
+    add_options(parser.add_argument)
+    parser.add_argument("--runs", type=int, default=1, metavar="N", help="runs of each step; more find a flaky failure")
+    return parser
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    words = list(arguments)
+    at = words.index("--") if "--" in words else len(words)
+    options = parser.parse_args(words[:at])
+    if options.runs < 1:
+        raise BadInput(f"--runs {options.runs} is no number of runs")
+    for name in ("source_package", "tarball", "kernel", "kernel_config", "stock"):
+        if getattr(options, name):
+            raise BadInput(
+                f"--{name.replace('_', '-')} has no commits to bisect", hint="give a git tree with --tree DIR"
+            )
+    return options, words[at + 1 :]
+
+
+def _one_arch(options: argparse.Namespace) -> Arch:
+    arches = expand(options.arch)
+    if len(arches) > 1:
+        raise BadInput(
+            f"--arch {options.arch}: a commit is judged on one architecture", hint="one run for each of them"
+        )
+    return arches[0]
+
+
+def _contents(paths: Iterable[Path]) -> str:
+    """Return a key of what the files are, or those in the directories."""
+    files = []
+    for path in paths:
+        files += sorted(path.rglob("*")) if path.is_dir() else [path]
+    # What is no source comes and goes with every run of Python.
+    sums = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file() and file.suffix != ".pyc"]
+    return digest(*sums)
+
+
+def _first_lines(text: str, count: int = 3) -> str:
+    return "\n       ".join(line.strip() for line in text.splitlines()[:count])

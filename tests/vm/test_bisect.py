@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""A bisection of real kernels over a short history, killed on its way; tests/history.py has the long one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from harness.errors import Exit
+from harness.paths import ROOT, cache_dir
+from tests.history import NO_COMPILE, REGRESSION, write
+from tests.vm.test_interruptions import descendants, gone, read_until, started
+
+COMMITS = 6
+SEEDS = {3: (NO_COMPILE, 1), 5: (REGRESSION, 0)}  # git looks at the third first
+CASES = ("--huge-pages=2M=16", "--", "-k", "each_mapping_counts and 2M")
+
+
+def verb(name: str, *words: str | Path) -> list[str]:
+    return [sys.executable, "-P", "-m", "harness", name, *(os.fspath(word) for word in words)]
+
+
+def test_it_finds_the_commit_goes_on_after_a_kill_and_gives_a_log(tmp_path: Path) -> None:
+    # In one place, so that its kernels and their O= directory are kept between runs of this test.
+    tree = cache_dir() / "test-history"
+    shutil.rmtree(tree, ignore_errors=True)
+    seeded = write(tree, COMMITS, SEEDS)
+    before = {path: path.stat().st_mtime_ns for path in tree.rglob("*")}
+    ends = ("--tree", tree, "--good", f"main~{COMMITS}", "--bad", "main")
+
+    argv = verb("bisect", *ends, "--fresh", "--results", tmp_path / "killed", *CASES)
+    with started(argv, {}) as process:
+        read_until(process, f"trying {seeded['no-compile'][:12]}")
+        family = descendants(process.pid)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert gone(family)
+
+    argv = verb("bisect", *ends, "--results", tmp_path / "bisect", *CASES)
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == Exit.OK, done.stdout + done.stderr
+    assert "going on where an earlier bisection stopped: 2 commits are known" in done.stderr
+    assert "checking the bad end" not in done.stderr
+    assert f"first bad commit:\ncommit {seeded['regression']}\n" in done.stdout
+    assert "not ok: each_mapping_counts" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in tree.rglob("*")} == before
+
+    trials = {one["commit"]: one for one in json.loads((tmp_path / "bisect/bisect.json").read_text())["trials"]}
+    skipped = trials[seeded["no-compile"]]["judgement"]
+    assert skipped["word"] == "skip" and "does not build" in skipped["why"]
+    assert trials[seeded["regression"]]["judgement"]["word"] == "bad"
+    assert trials[seeded["last"]]["image"] != trials[seeded["first"]]["image"]
+
+    subprocess.run(["git", "clone", "--quiet", "--bare", "--shared", tree, tmp_path / "clone"], check=True)
+    replay = ["git", "-C", tmp_path / "clone", "bisect", "replay", tmp_path / "bisect/bisect.log"]
+    replayed = subprocess.run(replay, capture_output=True, text=True)
+    assert f"{seeded['regression']} is the first bad commit" in replayed.stdout, replayed.stderr
+
+    bad = verb("bisect-step", "--tree", tree, "--commit", "main", "--results", tmp_path / "step", *CASES)
+    # What the launcher makes 1, see tests/unit/test_trial.py.
+    assert subprocess.run(bad, cwd=ROOT, capture_output=True).returncode == 100
+    known = ("--same-as", tmp_path / "step/run-1", "--results", tmp_path / "good", "--huge-pages=2M=16")
+    good = verb("bisect-step", "--tree", tree, "--commit", f"main~{COMMITS}", *known)
+    assert subprocess.run(good, cwd=ROOT, capture_output=True).returncode == 0
