@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""A series patch by patch: whether the kernel builds and boots after each, as whoever bisects over it will find it."""
+"""A series patch by patch: whether the kernel builds, boots and passes after each, as whoever bisects will find it."""
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from harness import accel, doctor, image, pools
+from harness import accel, doctor, image, pools, trial
 from harness.arch import Arch
 from harness.errors import BadInput, Exit, GuestFault
 from harness.kernel import series
@@ -20,77 +22,172 @@ from harness.kernel.source import resolve
 from harness.options import add_options, expand, kernel_request
 from harness.pools import Pool
 from harness.process import say
+from harness.report.results import Status
 from harness.verdict import splats
 from harness.vm import machine
 from harness.vm.command import VmSpec
+
+GREEN = (Status.PASS, Status.SKIP)
+SHOWN = 3  # of many cases that change alike
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """What came of one patch, and all before it, on one architecture."""
 
-    number: int  # of the patch, from 1
+    number: int  # of the patch, from 1; 0: the kernel before the series
     subject: str
     arch: str
     build_s: float  # 0 or nearly so if the cache had it
     boot_s: float | None = None  # until ssh worked; None: it did not build, or not boot
     problem: str = ""
     status: Exit = Exit.OK
+    cases: dict[str, Status] = field(default_factory=dict)  # by id; empty if none was run
 
     def __str__(self) -> str:
         booted = "-" if self.boot_s is None else f"{self.boot_s:.1f}"
         words = f"{self.number:3}  {self.arch:<7} {self.build_s:8.1f} {booted:>7}  {self.subject}"
+        counts = Counter(self.cases.values())
+        if counts:
+            words += f"\n       {', '.join(f'{counts[status]} {status}' for status in Status if counts[status])}"
         return f"{words}\n       {self.problem}" if self.problem else words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """The first patch at which a case came out otherwise than before."""
+
+    case: str
+    before: Status
+    after: Status
+    number: int  # of the first patch that shows it
+    since: int  # of the last one before it that could be tested; number - 1 if all could
+
+    @property
+    def where(self) -> str:
+        """The patch, or the range it is in when some of those before it could not be tested."""
+        return str(self.number) if self.since == self.number - 1 else f"{self.since + 1}..{self.number}"
 
 
 HEADER = "  #  arch    build s  boot s  patch"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Build and boot the kernel after each patch of a series; without --series, of the reference series."""
-    parser = argparse.ArgumentParser(prog="hgm series", description=main.__doc__, allow_abbrev=False)
+    """Build and boot the kernel after each patch of a series; with `--`, also run the cases that pytest selects."""
+    parser = argparse.ArgumentParser(
+        prog="hgm series",
+        usage="hgm series [options] [-- [PYTEST-ARGUMENTS]]",
+        description=main.__doc__,
+        epilog="Without --series it is the reference series. A lone -- runs every case, -- -k mapcount some.",
+        allow_abbrev=False,
+    )
     add_options(parser.add_argument)
     parser.add_argument("--patches", metavar="FIRST-LAST", help="only these patches of it, by number")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table to FILE, too")
-    options = parser.parse_args(arguments)
+    words = list(arguments)
+    at = words.index("--") if "--" in words else len(words)
+    options = parser.parse_args(words[:at])
+    selection = words[at + 1 :] if at < len(words) else None
     arches = expand(options.arch)
     doctor.ensure(arches)
     request = kernel_request(options, arches[0], Path.cwd())
     if not request.series:
         raise BadInput("there is no series to test", hint="--series DIR|MBOX")
+    runner = (
+        Cases(selection, options.huge_pages, trial.new_directory(options.results)) if selection is not None else None
+    )
     steps = []
     print(HEADER)
-    for step in walk(request, arches, options.huge_pages, options.patches or ""):
+    for step in walk(request, arches, options.huge_pages, options.patches or "", runner):
         steps.append(step)
         print(step, flush=True)
         if options.json:
             options.json.write_text(json.dumps([asdict(one) for one in steps], indent=1) + "\n")
+    if runner:
+        print("\n" + "\n".join(change_table(steps)))
+        print(f"results: {runner.directory}")
     return next((step.status for step in steps if step.status), Exit.OK)
 
 
-def walk(request: KernelRequest, arches: Sequence[Arch], huge_pages: str, only: str = "") -> Iterator[Step]:
+@dataclass(frozen=True, slots=True)
+class Cases:
+    """Runs the selected cases on one kernel after the other."""
+
+    selection: Sequence[str]  # pytest's arguments
+    huge_pages: str
+    directory: Path
+
+    def run(self, kernel: Kernel, number: int) -> tuple[float, dict[str, Status]]:
+        """Return the seconds until ssh worked and the status of each case; raises as `trial.run_cases` does."""
+        place = self.directory / f"{number:02d}-{kernel.arch.name}"
+        words = [f"--arch={kernel.arch.name}", f"--kernel={kernel.image}", f"--kernel-config={kernel.config}"]
+        words += [f"--huge-pages={self.huge_pages}"] if self.huge_pages else []
+        result = trial.run_cases([*words, *self.selection], place, Path.cwd())
+        boots = result.machines[kernel.arch.name]["boot_seconds"]
+        assert isinstance(boots, list)
+        return boots[0], {case.id: case.status for case in result.cases}
+
+
+def walk(
+    request: KernelRequest, arches: Sequence[Arch], huge_pages: str, only: str = "", cases: Cases | None = None
+) -> Iterator[Step]:
     """Yield a step for each patch and architecture. `only` is "3", "3-7" or nothing, which means all.
 
-    A patch that does not build or boot is a step like another; only what says nothing of the patch is raised: BadInput
-    for a request that cannot be met, HostFault for this machine.
+    With `cases` there is a step for the kernel before the first of these patches, to compare with. A patch that does
+    not build or boot is a step like another; only what says nothing of the patch is raised: BadInput for a request that
+    cannot be met, HostFault for this machine.
     """
     with disk_faults():
         patches = [patch for path in request.series for patch in series.read(path)]
         source = resolve(request.source)
         repo = KernelRepo.open().reading(source.alternate)
         applied = series.apply(repo, source.tree, patches)
-    for number in _numbers(only, len(applied)):
+    asked = _numbers(only, len(applied))
+    for number in range(asked[0] - 1, asked[-1] + 1) if cases else asked:
         for arch in arches:
             began = time.monotonic()
-            step = Step(number=number, subject=applied[number - 1].subject, arch=arch.name, build_s=0)
+            subject = applied[number - 1].subject if number else "(before the series)"
+            step = Step(number=number, subject=subject, arch=arch.name, build_s=0)
             try:
                 with disk_faults():
                     kernel = build(replace(request, arch=arch), repo, source, applied[:number])
                 step = replace(step, build_s=round(time.monotonic() - began, 1))
-                yield replace(step, boot_s=_boot(kernel, pools.of(arch, huge_pages)))
+                if cases:
+                    say(f"running cases on {arch.name} with {number} patches")
+                    boot_s, told = cases.run(kernel, number)
+                    red = any(status not in GREEN for status in told.values())
+                    yield replace(step, boot_s=boot_s, cases=told, status=Exit.TESTS_FAILED if red else Exit.OK)
+                else:
+                    yield replace(step, boot_s=_boot(kernel, pools.of(arch, huge_pages)))
             except (BuildFailed, GuestFault) as error:
                 build_s = step.build_s or round(time.monotonic() - began, 1)
                 yield replace(step, build_s=build_s, problem=error.message, status=error.exit_code)
+
+
+def changes(steps: Iterable[Step]) -> list[Change]:
+    """Return the first change of each case that changes, in the order of the patches."""
+    last: dict[str, tuple[int, Status]] = {}
+    found: dict[str, Change] = {}
+    for step in steps:
+        for case, status in step.cases.items():
+            since, before = last.get(case, (step.number, status))
+            if status is not before and case not in found:
+                found[case] = Change(case=case, before=before, after=status, number=step.number, since=since)
+            last[case] = step.number, status
+    return sorted(found.values(), key=lambda one: (one.number, one.before, one.after, one.case))
+
+
+def change_table(steps: Sequence[Step]) -> list[str]:
+    """Return the lines of the table: what turns red case by case, what turns otherwise in groups."""
+    lines = ["first patch at which a case changed:"]
+    grouped = itertools.groupby(changes(steps), key=lambda one: (one.number, one.where, one.before, one.after))
+    for (_, where, before, after), group in grouped:
+        names = [change.case for change in group]
+        shown = names if after not in GREEN else names[:SHOWN]
+        lines.append(f"{where:>6}  {before} -> {after}: {len(names)}")
+        lines += [f"          {name}" for name in shown]
+        lines += [f"          and {len(names) - len(shown)} more"] if len(names) > len(shown) else []
+    return lines if len(lines) > 1 else ["no case changed at any patch"]
 
 
 def _numbers(only: str, count: int) -> range:
