@@ -38,10 +38,13 @@ def build(arguments: Sequence[str], log: Path, cwd: Path) -> Built:
     to it, an option that it does not have. Raises HostFault if this machine fails, KeyboardInterrupt if the child was
     interrupted.
     """
+    log.unlink(missing_ok=True)
     done = run([*_CHILD, "build", *arguments], cwd=cwd, log=log, check=False, quiet=True)
     lines = done.stdout.splitlines()
     said = [number for number, line in enumerate(lines) if line.startswith("hgm: ")]
     last = "\n".join(lines[said[-1] :]).removeprefix("hgm: ") if said else tail(done.stdout)
+    # The hint names make's log, which the next build in the same directory replaces.
+    last = last.partition("\n  hint: ")[0]
     match done.returncode:
         case Exit.OK:
             return Built(image=Path(lines[-1]))

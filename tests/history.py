@@ -80,10 +80,10 @@ NO_LINK = Seed(
 # goes from the first commit to the last, so that a bisection meets them all.
 LONG: dict[int, tuple[Seed, int]] = {
     32: (NO_COMPILE, 1),
+    35: (NO_LINK, 1),
     39: (WARNING, 2),
-    53: (REGRESSION, 0),
-    55: (NO_BOOT, 1),
-    57: (NO_LINK, 1),
+    43: (REGRESSION, 0),
+    45: (NO_BOOT, 1),
 }
 
 

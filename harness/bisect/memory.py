@@ -61,8 +61,9 @@ class Memory:
         return cls(path, _ends(data["ends"]) if data["ends"] else None, {trial.commit: trial for trial in trials})
 
     def by_image(self, image: str) -> Trial | None:
-        """Return the trial of another commit with the identical kernel image."""
-        return next((trial for trial in self.trials.values() if image and trial.image == image), None)
+        """Return a trial of the identical kernel image that was good or bad; one that told nothing is tried anew."""
+        told = (trial for trial in self.trials.values() if trial.judgement.word is not Word.SKIP)
+        return next((trial for trial in told if image and trial.image == image), None)
 
     def add(self, trial: Trial) -> None:
         """Keep a trial."""

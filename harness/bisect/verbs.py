@@ -78,7 +78,11 @@ def main(arguments: Sequence[str]) -> int:
             memory=Memory.load(place / "bisect.json"),
             directory=trial.new_directory(options.results),
         )
-        return bisection.run(good, bad)
+        try:
+            return bisection.run(good, bad)
+        except KeyboardInterrupt:
+            say("what was found out so far is kept: the same command goes on from here")
+            raise
 
 
 def step(arguments: Sequence[str]) -> int:
@@ -228,7 +232,7 @@ class Bisection:
         try:
             result = trial.run_cases([*self._where(commit), found.case], place or self._place(commit), ROOT)
         except GuestFault as error:
-            return Judgement(word=Word.SKIP, why=f"does not boot: {error.message}")
+            return Judgement(word=Word.SKIP, why=f"cannot be run: {error.message}")
         return failures.judge(found, result.cases)
 
     def _build(self, commit: str, place: Path) -> _Image:
@@ -240,7 +244,7 @@ class Bisection:
     def _place(self, commit: str) -> Path:
         self._number += 1
         place = self.directory / f"{self._number:02d}-{commit[:12]}"
-        place.mkdir()
+        place.mkdir(exist_ok=True)
         return place
 
     def _print(self, result: Trial, *, known: bool = False) -> None:
@@ -351,7 +355,7 @@ def _step(arguments: Sequence[str]) -> Judgement:
         try:
             cases = trial.run_cases([*where, *selection], place / f"run-{number}", cwd).cases
         except GuestFault as error:
-            judged.append(Judgement(word=Word.SKIP, why=f"does not boot: {error.message}"))
+            judged.append(Judgement(word=Word.SKIP, why=f"cannot be run: {error.message}"))
             continue
         judged.append(
             failures.together([failures.judge(one, cases) for one in wanted]) if wanted else failures.judge_any(cases)

@@ -47,8 +47,9 @@ def test_a_write_that_is_cut_short_leaves_the_last_state(tmp_path: Path, monkeyp
     assert set(Memory.load(tmp_path / "bisect.json").trials) == {"c1"}
 
 
-def test_only_a_commit_with_an_image_is_the_same_as_another(tmp_path: Path) -> None:
+def test_only_a_commit_with_an_image_and_a_verdict_is_the_same_as_another(tmp_path: Path) -> None:
     memory = Memory(tmp_path / "bisect.json")
+    memory.add(Trial(commit="c0", judgement=SKIP, image="i"))
     memory.add(Trial(commit="c1", judgement=SKIP))
     memory.add(Trial(commit="c2", judgement=GOOD, image="i"))
     found = memory.by_image("i")

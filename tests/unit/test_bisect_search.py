@@ -68,6 +68,13 @@ def test_it_finds_the_first_bad_commit_and_writes_nothing_of_the_users(tree: Pat
     assert files(tree) == before
 
 
+def test_between_two_neighbours_nothing_is_asked(tree: Path, tmp_path: Path) -> None:
+    history = History.open(tree, tmp_path / "git")
+    history.start(find_commit(tree, "main~1"), find_commit(tree, "main"))
+    assert history.current() is None
+    assert history.found() == [find_commit(tree, "main")]
+
+
 def test_skipped_commits_that_hide_it_are_all_named(tree: Path, tmp_path: Path) -> None:
     history = started(tree, tmp_path)
     words = {11: Word.SKIP, 12: Word.SKIP}
