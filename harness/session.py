@@ -64,6 +64,7 @@ class Run:
             "pools": {size_name(pool.size): pool.count for pool in spec.pools},
             "fresh": str(supply.fresh),
             "template_seconds": supply.template.seconds if supply.template else None,
+            "template_boot_seconds": supply.template.boot_seconds if supply.template else None,
             "boot_seconds": supply.boot_seconds,
             "clone_seconds": supply.clone_seconds,
         }

@@ -50,7 +50,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = _parser("bisect", main.__doc__)
     parser.add_argument("--good", required=True, metavar="REV", help="commit at which it worked")
     parser.add_argument("--bad", required=True, metavar="REV", help="later commit at which it fails")
-    parser.add_argument("--fresh", action="store_true", help="forget what an earlier, interrupted bisection found out")
+    parser.add_argument(
+        "--restart", action="store_true", help="forget what an earlier, interrupted bisection found out"
+    )
     options, selection = _parse(parser, arguments)
     if not options.tree or options.commit:
         raise BadInput("a bisection goes through the commits of a tree", hint="--tree DIR --good REV --bad REV")
@@ -64,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
     asked = digest(os.fspath(tree), good, bad, words, selection, options.runs, contents)
     place = cache_dir() / "bisect" / asked
     with locked(f"bisect-{place.name}"):
-        if options.fresh and place.exists():
+        if options.restart and place.exists():
             shutil.rmtree(place)
         history = History.open(tree, place / "git")
         history.start(good, bad)
@@ -127,7 +129,7 @@ class Bisection:
     def run(self, good: str, bad: str) -> int:
         """Check the ends, walk, report. Raises BadInput if the ends are not what they are said to be."""
         if known := len(self.memory.trials):
-            say(f"going on where an earlier bisection stopped: {known} commits are known (--fresh forgets them)")
+            say(f"going on where an earlier bisection stopped: {known} commits are known (--restart forgets them)")
         if not self.memory.ends:
             self._check_ends(good, bad)
         ends = self.memory.ends

@@ -132,7 +132,7 @@ def test_it_goes_on_after_a_fault_of_the_host(world: World, monkeypatch: pytest.
     monkeypatch.setattr(trial, "build", world.build)
     assert world.bisect() == Exit.OK
     assert set(world.built.values()) == {1}
-    assert world.bisect("--fresh") == Exit.OK
+    assert world.bisect("--restart") == Exit.OK
     assert set(world.built.values()) == {2}
 
 

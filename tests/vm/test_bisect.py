@@ -40,7 +40,7 @@ def test_it_finds_the_commit_goes_on_after_a_kill_and_gives_a_log(tmp_path: Path
     before = {path: path.stat().st_mtime_ns for path in tree.rglob("*")}
     ends = ("--tree", tree, "--good", f"main~{COMMITS}", "--bad", "main")
 
-    argv = verb("bisect", *ends, "--fresh", "--results", tmp_path / "killed", *CASES)
+    argv = verb("bisect", *ends, "--restart", "--results", tmp_path / "killed", *CASES)
     with started(argv, {}) as process:
         read_until(process, f"trying {seeded['no-compile'][:12]}")
         family = descendants(process.pid)
