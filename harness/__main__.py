@@ -60,9 +60,9 @@ def build(arguments: list[str]) -> int:
     """Build the kernel that the same options of `run` would test, and print where its image is."""
     from harness import doctor
     from harness.kernel.build import prepare
-    from harness.options import add_options, expand, kernel_request
+    from harness.options import Parser, add_options, expand, kernel_request
 
-    parser = argparse.ArgumentParser(prog="hgm build", description=build.__doc__, allow_abbrev=False)
+    parser = Parser(prog="hgm build", description=build.__doc__, allow_abbrev=False)
     add_options(parser.add_argument)
     options = parser.parse_args(arguments)
     for arch in expand(options.arch):

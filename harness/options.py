@@ -3,18 +3,28 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness import arch as archs
 from harness.arch import Arch
+from harness.errors import BadInput
 from harness.paths import ROOT
 
 if TYPE_CHECKING:
     from harness.kernel.build import KernelRequest
 
 REFERENCE = ROOT / "patches/reference"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are BadInput; argparse's own status, 2, is that of an interrupted run here."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise BadInput with what argparse says."""
+        raise BadInput(message, hint=f"{self.prog} --help")
 
 
 def add_options(add: Callable[..., Any]) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import time
@@ -19,7 +18,7 @@ from harness.kernel import series
 from harness.kernel.build import BuildFailed, Kernel, KernelRequest, build
 from harness.kernel.repo import KernelRepo, disk_faults
 from harness.kernel.source import resolve
-from harness.options import add_options, expand, kernel_request
+from harness.options import Parser, add_options, expand, kernel_request
 from harness.pools import Pool
 from harness.process import say
 from harness.report.results import Status
@@ -74,7 +73,7 @@ HEADER = "  #  arch    build s  boot s  patch"
 
 def main(arguments: Sequence[str]) -> int:
     """Build and boot the kernel after each patch of a series; with `--`, also run the cases that pytest selects."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hgm series",
         usage="hgm series [options] [-- [PYTEST-ARGUMENTS]]",
         description=main.__doc__,

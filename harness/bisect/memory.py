@@ -7,6 +7,7 @@ git's own state is not kept: it follows from the judgements, and is made again f
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,10 @@ class Memory:
         with disk_faults():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             work = self.path.with_suffix(".tmp")
-            work.write_text(json.dumps(data, indent=1) + "\n")
+            with work.open("w") as file:
+                file.write(json.dumps(data, indent=1) + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut may leave the name and not the words
             work.replace(self.path)
 
 

@@ -25,7 +25,7 @@ from harness.errors import BadInput, Exit, GuestFault, HarnessError
 from harness.kernel import series
 from harness.kernel.build import KernelRequest
 from harness.kernel.source import resolve
-from harness.options import add_options, expand, kernel_request, repeated
+from harness.options import Parser, add_options, expand, kernel_request, repeated
 from harness.paths import ROOT, cache_dir, digest, locked
 from harness.process import say
 from harness.report.results import CaseResult, Status, read
@@ -91,8 +91,6 @@ def step(arguments: Sequence[str]) -> int:
     """Judge one state of a tree for `git bisect run`: 0 good, 1 bad, 125 cannot be tested, 128 and above no answer."""
     try:
         judgement = _step(arguments)
-    except SystemExit as end:
-        return Told.USAGE if end.code else Told.GOOD
     except KeyboardInterrupt:
         print("hgm: interrupted", file=sys.stderr)
         return Told.INTERRUPTED
@@ -391,7 +389,7 @@ def _known_failures(path: Path) -> list[Failure]:
 
 
 def _parser(name: str, about: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"hgm {name}",
         usage=f"hgm {name} [options] [-- PYTEST-ARGUMENTS]",
         description=about,

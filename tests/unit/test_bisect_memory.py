@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -37,10 +38,10 @@ def test_a_write_that_is_cut_short_leaves_the_last_state(tmp_path: Path, monkeyp
     memory = Memory.load(tmp_path / "bisect.json")
     memory.add(Trial(commit="c1", judgement=GOOD))
 
-    def killed(_: Path, text: str) -> int:
+    def killed(descriptor: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "write_text", killed)
+    monkeypatch.setattr(os, "fsync", killed)
     with pytest.raises(KeyboardInterrupt):
         memory.add(Trial(commit="c2", judgement=GOOD))
     monkeypatch.undo()

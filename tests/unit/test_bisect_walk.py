@@ -208,3 +208,8 @@ def test_requests_that_cannot_be_met(words: list[str], told: str, world: World) 
     with pytest.raises(BadInput, match=told):
         world.bisect(*words)
     assert not world.built
+
+
+def test_what_argparse_refuses_is_bad_input_and_no_interrupt() -> None:
+    with pytest.raises(BadInput, match="the following arguments are required: --bad"):
+        verbs.main(["--good=main"])
