@@ -29,6 +29,7 @@ from harness.options import Parser, add_options, expand, kernel_request, repeate
 from harness.paths import ROOT, cache_dir, digest, locked
 from harness.process import say
 from harness.report.results import CaseResult, Status, read
+from harness.verdict import splats
 
 END_RUNS = 2  # of each end, at least: a failure that comes and goes leads anywhere
 
@@ -229,10 +230,11 @@ class Bisection:
         return failures.together(judged)
 
     def _once(self, commit: str, found: Failure, place: Path | None = None) -> Judgement:
+        place = place or self._place(commit)
         try:
-            result = trial.run_cases([*self._where(commit), found.case], place or self._place(commit), ROOT)
+            result = trial.run_cases([*self._where(commit), found.case], place, ROOT)
         except GuestFault as error:
-            return Judgement(word=Word.SKIP, why=f"cannot be run: {error.message}")
+            return _no_guest(error, place)
         return failures.judge(found, result.cases)
 
     def _build(self, commit: str, place: Path) -> _Image:
@@ -330,6 +332,13 @@ def _build(words: Sequence[str], place: Path) -> _Image:
     return _Image(digest=checksum, new=built.image.stat().st_ctime >= began)
 
 
+def _no_guest(error: GuestFault, place: Path) -> Judgement:
+    """Return the judgement of a kernel on which no case could run: its own first complaint says more than ours."""
+    logs = (path.read_text(errors="replace") for path in sorted(place.rglob("*.console.txt")))
+    complaint = next((splat.title for log in logs for splat in splats.find(log)), error.message)
+    return Judgement(word=Word.SKIP, why=f"cannot be run: {complaint}")
+
+
 def _step(arguments: Sequence[str]) -> Judgement:
     parser = _parser("bisect-step", step.__doc__)
     parser.add_argument(
@@ -355,7 +364,7 @@ def _step(arguments: Sequence[str]) -> Judgement:
         try:
             cases = trial.run_cases([*where, *selection], place / f"run-{number}", cwd).cases
         except GuestFault as error:
-            judged.append(Judgement(word=Word.SKIP, why=f"cannot be run: {error.message}"))
+            judged.append(_no_guest(error, place / f"run-{number}"))
             continue
         judged.append(
             failures.together([failures.judge(one, cases) for one in wanted]) if wanted else failures.judge_any(cases)
