@@ -20,7 +20,7 @@ CATEGORIES = {"splitting", "collapsing", "mapcount", "fork", "vmemmap"}
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     place = tmp_path_factory.mktemp("whole")
-    return harness(place / "run", "--stock", "--junitxml", place / "junit.xml")
+    return harness(place / "run", "--stock", "-n", "2", "--junitxml", place / "junit.xml")
 
 
 def test_stock_cases_pass_in_both_languages(whole: Ran) -> None:
