@@ -16,6 +16,7 @@ STOCK_CASE(private_is_refused, "MADV_COLLAPSE of a private mapping of huge pages
 	EXPECT_ERRNO(hgm_try_collapse(&area, 0, hgm_huge), EINVAL);
 	EXPECT_EQ(*(volatile uint64_t *)at, 4711);
 	EXPECT_EQ(hgm_present(at, hgm_huge), hgm_huge / hgm_base);
+	hgm_expect_one_entry(at, true);
 }
 
 STOCK_CASE(shared_is_refused_without_hgm, "without HGM MADV_COLLAPSE of a shared mapping of huge pages is EINVAL and "
@@ -134,6 +135,25 @@ HGM_CASE(part_of_a_page, "each larger piece of a huge page is collapsed by itsel
 	/* A range of base pages has nothing to collapse: no error, no change. */
 	hgm_continue(&area, hgm_base, 3 * hgm_base);
 	hgm_collapse(&area, hgm_base, 2 * hgm_base);
+	hgm_expect_shape(&area);
+}
+
+HGM_CASE(empty_parts, "a collapse of a larger piece in which nothing is mapped, in a page that is granular elsewhere, "
+	 "leaves its entry empty and adds no table; it can be mapped as a whole then [RFC v2 patch 36]")
+{
+	struct hgm_area area;
+	size_t offset = hgm_huge / 2;
+
+	hgm_area_open(&area, 1, 0);
+	hgm_continue(&area, 0, hgm_base);
+	for (const size_t *size = hgm_piece_sizes(); *size > hgm_base; size++) {
+		hgm_collapse(&area, offset, *size);
+		hgm_expect_shape(&area);
+		hgm_continue(&area, offset, *size);
+		hgm_expect_shape(&area);
+		offset += *size;
+	}
+	hgm_collapse(&area, hgm_huge - 2 * hgm_base, 2 * hgm_base);
 	hgm_expect_shape(&area);
 }
 

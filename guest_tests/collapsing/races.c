@@ -72,6 +72,7 @@ static void expect_page(struct race *race, size_t leaf)
 	}
 	EXPECT_EQ(hgm_status_kb("HugetlbPages") - area->hugetlb_kb, mapped >> 10);
 	EXPECT_EQ(hgm_kpagecount(area->head[0] + race->offset / hgm_base), 1 + !!leaf);
+	hgm_expect_one_entry(area->primary, leaf);
 }
 
 static void drop(struct hgm_area *area)
@@ -263,6 +264,7 @@ static void race_for_the_page(void (*move)(struct race *race))
 		EXPECT_ERRNO(race.error, 0);
 		hgm_now_empty(&area, 0, hgm_huge);
 		EXPECT_EQ(hgm_present(area.primary, hgm_huge) + hgm_present(area.alias, hgm_huge), 0);
+		hgm_expect_one_entry(area.primary, false);
 		EXPECT_EQ(hgm_status_kb("HugetlbPages"), area.hugetlb_kb - (long)(hgm_huge >> 10));
 		EXPECT_EQ(hgm_kpagecount(old), 0);
 		EXPECT_EQ(hgm_pool("free"), free_before + 1);
@@ -418,6 +420,7 @@ static void collapse_around(void (*const *turns)(struct user *user), size_t coun
 				for (unsigned long seen = users[i].turns; users[i].turns == seen; )
 					sched_yield();
 			hgm_collapse(&area, offset - offset % step, step);
+			hgm_expect_tables(&area);
 		}
 		for (size_t i = 0; i < count; i++) {
 			users[i].done = true;

@@ -13,21 +13,6 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "lib"))
 import hgm
 
 
-def smaps(at: int) -> dict[str, int]:
-    """Fields in kB of the mapping that starts at an address."""
-    fields: dict[str, int] = {}
-    inside = False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if "-" in name.split(" ")[0]:
-            inside = line.startswith(f"{at:x}-")
-        elif inside and value.endswith("kB"):
-            fields[name] = int(value.split()[0])
-    if not fields:
-        hgm.fail(f"/proc/self/smaps has no mapping at 0x{at:x}")
-    return fields
-
-
 @hgm.stock_case(
     "smaps shows a huge page mapped twice as shared, once as private, and a hole as neither "
     "[fs/proc/task_mmu.c:smaps_hugetlb_range]"
@@ -35,12 +20,12 @@ def smaps(at: int) -> dict[str, int]:
 def smaps_of_whole_pages(context: hgm.Context) -> None:
     area = hgm.Area(context, 2)
     kilobytes = context.huge >> 10
-    hgm.expect_eq("Private_Hugetlb of the alias", smaps(area.alias)["Private_Hugetlb"], 2 * kilobytes)
-    hgm.expect_eq("Private_Hugetlb of nothing", smaps(area.primary)["Private_Hugetlb"], 0)
+    hgm.expect_eq("Private_Hugetlb of the alias", hgm.smaps(area.alias, area.length)["Private_Hugetlb"], 2 * kilobytes)
+    hgm.expect_eq("Private_Hugetlb of nothing", hgm.smaps(area.primary, area.length)["Private_Hugetlb"], 0)
     area.continue_(context.huge, context.huge)
     for at in (area.alias, area.primary):
-        hgm.expect_eq("Shared_Hugetlb", smaps(at)["Shared_Hugetlb"], kilobytes)
-    hgm.expect_eq("Private_Hugetlb of the alias", smaps(area.alias)["Private_Hugetlb"], kilobytes)
+        hgm.expect_eq("Shared_Hugetlb", hgm.smaps(at, area.length)["Shared_Hugetlb"], kilobytes)
+    hgm.expect_eq("Private_Hugetlb of the alias", hgm.smaps(area.alias, area.length)["Private_Hugetlb"], kilobytes)
     area.close()
 
 
@@ -67,11 +52,11 @@ def smaps_of_pieces(context: hgm.Context) -> None:
     for offset, length in ((context.base, 3 * context.base), (context.huge // 2, context.huge // 4)):
         area.continue_(offset, length)
         mapped += length >> 10
-        fields = smaps(area.primary)
+        fields = hgm.smaps(area.primary, area.length)
         both = fields["Shared_Hugetlb"] + fields["Private_Hugetlb"]
         hgm.expect_eq("Shared_Hugetlb and Private_Hugetlb", both, mapped)
     area.collapse(0, context.huge)
-    fields = smaps(area.primary)
+    fields = hgm.smaps(area.primary, area.length)
     both = fields["Shared_Hugetlb"] + fields["Private_Hugetlb"]
     hgm.expect_eq("both after the collapse", both, context.huge >> 10)
     area.close()

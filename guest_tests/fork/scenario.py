@@ -22,6 +22,7 @@ def chain(area: hgm.Area, depth: int) -> None:
         hgm.expect_eq("base pages mapped after the touch", hgm.present(at, area.huge), area.pieces)
         head = hgm.pagemap(at)[0] & hgm.PFN
         hgm.expect_eq("page frame of the child's page", head, area.head[0])
+        hgm.expect_one_leaf(at, area.huge, head * area.base)
         chain(area, depth - 1)
 
     before = hgm.kpagecount(area.head[0])[0]
@@ -90,6 +91,7 @@ def forks_beside_pager(context: hgm.Context) -> None:
         hgm.expect_eq("base pages mapped at the start", hgm.present(area.primary, area.length), 0)
         hgm.expect_eq("what the child read", hgm.words(area.primary, area.length)[0], hgm.tag(0))
         hgm.expect_eq("base pages mapped after it", hgm.present(area.primary, area.length), area.pieces)
+        hgm.expect_one_leaf(area.primary, area.huge, area.head[0] * area.base)
 
     for number in dict.fromkeys(numbers):
         reader = hgm.Reader([area.primary + number * context.base])

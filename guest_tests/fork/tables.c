@@ -72,6 +72,7 @@ STOCK_CASE(writes_are_seen, "parent and child write to one shared huge page and 
 	hgm_tell(&child);
 	hgm_join(&child);
 	EXPECT_EQ(*far, 2);
+	hgm_expect_one_entry(area.primary, true);
 }
 
 HGM_CASE(granular_parent, "a parent with pieces mapped: the child starts empty and fills its mapping with the whole "

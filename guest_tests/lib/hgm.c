@@ -204,6 +204,28 @@ long hgm_status_kb(const char *field)
 	FAIL_HERE("/proc/self/status has no %s", field);
 }
 
+/* kB of huge pages that smaps shows in a range. */
+static long smaps_kb(const void *at, size_t length)
+{
+	unsigned long start, end, kb;
+	bool inside = false;
+	char line[512];
+	long sum = 0;
+	FILE *file = fopen("/proc/self/smaps", "re");
+
+	if (!file)
+		FAIL_HERE("/proc/self/smaps: %s", strerror(errno));
+	while (fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+			inside = start >= (uintptr_t)at && end <= (uintptr_t)at + length;
+		else if (inside && (sscanf(line, "Shared_Hugetlb: %lu kB", &kb) == 1 ||
+				    sscanf(line, "Private_Hugetlb: %lu kB", &kb) == 1))
+			sum += kb;
+	}
+	fclose(file);
+	return sum;
+}
+
 long hgm_pool(const char *counter)
 {
 	char path[128];
@@ -607,7 +629,7 @@ static unsigned char *map_at(struct hgm_area *area, unsigned char *at, int flags
 	return at;
 }
 
-static void expect_pagemap(const struct hgm_area *area);
+static void expect_pagemap(const struct hgm_area *area, bool told);
 
 static int must_open_uffd(uint64_t features)
 {
@@ -655,7 +677,7 @@ static void register_primary(struct hgm_area *area)
 
 void hgm_area_open_(struct hgm_area *area, size_t pages, unsigned flags)
 {
-	size_t models = pages * PIECES * sizeof(*area->leaf);
+	size_t models = pages * PIECES * (sizeof(*area->leaf) + sizeof(*area->outside));
 	unsigned char *at;
 
 	*area = (struct hgm_area){ .uffd = -1, .flags = flags, .pages = pages, .length = pages * hgm_huge };
@@ -665,6 +687,7 @@ void hgm_area_open_(struct hgm_area *area, size_t pages, unsigned flags)
 	area->leaf = mmap(NULL, models, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (!area->head || area->leaf == MAP_FAILED)
 		FAIL_HERE("no memory");
+	area->outside = (void *)(area->leaf + pages * PIECES);
 	at = reserve(area->length);
 	area->alias = map_at(area, at, MAP_SHARED);
 	area->primary = map_at(area, at + area->length,
@@ -676,7 +699,8 @@ void hgm_area_open_(struct hgm_area *area, size_t pages, unsigned flags)
 		register_primary(area);
 	/* Twice: reading them the first time touches pages of the library. */
 	for (int i = 0; i < 2; i++) {
-		expect_pagemap(area);
+		expect_pagemap(area, false);
+		smaps_kb(area->primary, area->length);
 		area->hugetlb_kb = hgm_status_kb("HugetlbPages");
 		area->table_kb = hgm_status_kb("VmPTE");
 	}
@@ -709,7 +733,7 @@ void hgm_area_close_(struct hgm_area *area)
 	if (area->uffd >= 0)
 		close(area->uffd);
 	close(area->fd);
-	munmap(area->leaf, area->pages * PIECES * sizeof(*area->leaf));
+	munmap(area->leaf, area->pages * PIECES * (sizeof(*area->leaf) + sizeof(*area->outside)));
 	free(area->head);
 }
 
@@ -804,7 +828,20 @@ static void expect_entry(const struct hgm_area *area, size_t i, uint64_t entry)
 			  (unsigned long long)(entry & HGM_PM_PFN));
 }
 
-static void expect_pagemap(const struct hgm_area *area)
+#define ELSEWHERE 1 /* of area->outside: a leaf that is not where the first one of its huge page puts it */
+
+/* What pagemap says of base page i, against what the hardware was seen to map. */
+static void expect_same_story(const struct hgm_area *area, size_t i, uint64_t entry)
+{
+	uint64_t seen = entry & HGM_PM_PRESENT ? (entry & HGM_PM_PFN) * hgm_base : 0;
+
+	if (area->outside[i] != ELSEWHERE && seen != area->outside[i])
+		FAIL_HERE("the kernel's story differs: pagemap has base page %zu at 0x%llx, the hardware's tables at 0x%llx "
+			  "(0: a hole)",
+			  i, (unsigned long long)seen, (unsigned long long)area->outside[i]);
+}
+
+static void expect_pagemap(const struct hgm_area *area, bool told)
 {
 	static __thread uint64_t entries[BATCH];
 	size_t total = area->pages * PIECES;
@@ -813,6 +850,8 @@ static void expect_pagemap(const struct hgm_area *area)
 		size_t count = total - first < BATCH ? total - first : BATCH;
 
 		hgm_pagemap_range(area->primary + first * hgm_base, count, entries);
+		for (size_t i = 0; told && i < count; i++)
+			expect_same_story(area, first + i, entries[i]);
 		for (size_t i = 0; i < count; i++)
 			expect_entry(area, first + i, entries[i]);
 	}
@@ -893,7 +932,8 @@ const char *hgm_shape_again_(const void *at, size_t length)
 	CHECKED(getrandom(&cookie, sizeof(cookie), 0));
 	size = snprintf(question, sizeof(question), "shape %llx %llx %zx %zx\n", (unsigned long long)cookie,
 			(unsigned long long)(uintptr_t)at, length, hgm_huge);
-	EXPECT_EQ(CHECKED(write(shape_port, question, size)), size);
+	if (write(shape_port, question, size) != size)
+		FAIL_HERE("the harness's port: %s", strerror(errno));
 	while (!got || shape_answer[got - 1] != '\n') {
 		ssize_t more;
 
@@ -923,6 +963,48 @@ const char *hgm_shape_(const void *at, size_t length)
 	return shape_questions > SHAPE_QUESTIONS ? NULL : hgm_shape_again_(at, length);
 }
 
+/* What an answer tells of the primary; where it lies goes to area->outside. */
+struct outside {
+	const char *text; /* NULL: nobody can tell */
+	long tables, mapped_kb;
+};
+
+static struct outside look(const struct hgm_area *area)
+{
+	struct outside told = { .text = hgm_shape_(area->primary, area->length) };
+	char *at = (char *)told.text;
+
+	if (!at)
+		return told;
+	told.tables = strtol(at + strlen("tables "), &at, 10);
+	for (size_t page = 0; page < area->pages; page++) {
+		char *mark = strchr(at, '@');
+		unsigned long long head;
+
+		at = strchr(at, ':') + 1;
+		if (!mark || mark < at)
+			FAIL_HERE("the harness answers in words that are not known: %s", told.text);
+		head = strtoull(mark + 1, NULL, 16);
+		for (size_t i = 0; i < PIECES;) {
+			char *word = at + strspn(at, " "), *times = strstr(word, "\u00d7");
+			size_t count = times && times < mark ? strtoul(times + 2, NULL, 10) : 0, pieces;
+			size_t size = strtoul(word, &at, 10);
+			bool elsewhere = at[1] == '!';
+
+			if (!count)
+				FAIL_HERE("the harness answers in words that are not known: %s", told.text);
+			size <<= *at == 'G' ? 30 : *at == 'M' ? 20 : 10;
+			pieces = count * (size < hgm_base ? 1 : size > hgm_huge ? PIECES : size / hgm_base);
+			for (size_t k = 0; k < pieces && i < PIECES; k++, i++)
+				area->outside[i + page * PIECES] = !size ? 0 : elsewhere ? ELSEWHERE : head + i * hgm_base;
+			told.mapped_kb += size ? (long)(pieces * (hgm_base >> 10)) : 0;
+			at = strpbrk(times + 2, " @");
+		}
+		at = mark + 1;
+	}
+	return told;
+}
+
 /* What the harness must see of the primary, in its words (harness/pagetable/shape.py). */
 static const char *expected_shape(const struct hgm_area *area)
 {
@@ -950,8 +1032,29 @@ static const char *expected_shape(const struct hgm_area *area)
 	return shape_expected;
 }
 
-/* The kernel's story against the hardware's tables, in which the model holds exactly. */
-static void expect_tables(const struct hgm_area *area)
+static struct outside expect_pieces(const struct hgm_area *area)
+{
+	struct outside told = look(area);
+	const char *expected = told.text ? expected_shape(area) : NULL;
+
+	expect_pagemap(area, told.text);
+	for (size_t i = 0; i < area->pages * PIECES; i++) {
+		if (!area->leaf[i])
+			continue;
+		hgm_expect_tag_(area->alias + i * hgm_base, i);
+		hgm_expect_tag_(area->primary + i * hgm_base, i);
+	}
+	if (expected && strcmp(told.text, expected))
+		FAIL_HERE("page tables of the primary mapping: expected %s, the hardware has %s", expected, told.text);
+	return told;
+}
+
+void hgm_expect_pieces_(const struct hgm_area *area)
+{
+	expect_pieces(area);
+}
+
+void hgm_expect_tables_(const struct hgm_area *area)
 {
 	const char *expected = expected_shape(area), *seen = expected ? hgm_shape_(area->primary, area->length) : NULL;
 
@@ -959,31 +1062,44 @@ static void expect_tables(const struct hgm_area *area)
 		FAIL_HERE("page tables of the primary mapping: expected %s, the hardware has %s", expected, seen);
 }
 
-void hgm_expect_pieces_(const struct hgm_area *area)
+void hgm_expect_one_entry_(const void *at, bool leaf)
 {
-	expect_pagemap(area);
-	for (size_t i = 0; i < area->pages * PIECES; i++) {
-		if (!area->leaf[i])
-			continue;
-		hgm_expect_tag_(area->alias + i * hgm_base, i);
-		hgm_expect_tag_(area->primary + i * hgm_base, i);
-	}
-	expect_tables(area);
+	const char *seen = hgm_shape_(at, hgm_huge);
+	char expected[128], size[8];
+
+	strcpy(size, size_name(hgm_huge));
+	snprintf(expected, sizeof(expected), "tables 0; %s: %s\u00d7%zu@%llx", size, leaf ? size : "hole",
+		 leaf ? 1 : PIECES, leaf ? (unsigned long long)hgm_pfn_(at) * hgm_base : 0ULL);
+	if (seen && strcmp(seen, expected))
+		FAIL_HERE("page tables of a huge page: expected %s, the hardware has %s", expected, seen);
+}
+
+/* What the kernel says of the primary, against the model and, where it is known, against the hardware's tables. */
+static void expect_kb(const char *what, long seen, long expected, bool told, long outside)
+{
+	if (told && seen != outside)
+		FAIL_HERE("the kernel's story differs: %s of the primary mapping is %ld kB, the hardware's tables have %ld kB",
+			  what, seen, outside);
+	if (seen != expected)
+		FAIL_HERE("%s of the primary mapping: expected %ld kB, saw %ld kB", what, expected, seen);
+}
+
+static void expect_counters(const struct hgm_area *area, struct outside told)
+{
+	long mapped_kb = 0;
+
+	for (size_t i = 0; i < area->pages * PIECES; i++)
+		mapped_kb += area->leaf[i] ? hgm_base >> 10 : 0;
+	expect_kb("HugetlbPages", hgm_status_kb("HugetlbPages") - area->hugetlb_kb, mapped_kb, told.text, told.mapped_kb);
+	expect_kb("VmPTE", hgm_status_kb("VmPTE") - area->table_kb, expected_table_kb(area), told.text,
+		  told.tables * (long)(hgm_base >> 10));
+	if (told.text)
+		expect_kb("smaps", smaps_kb(area->primary, area->length), mapped_kb, true, told.mapped_kb);
 }
 
 void hgm_expect_counters_(const struct hgm_area *area)
 {
-	long mapped_kb = 0, table_kb, seen;
-
-	for (size_t i = 0; i < area->pages * PIECES; i++)
-		mapped_kb += area->leaf[i] ? hgm_base >> 10 : 0;
-	table_kb = expected_table_kb(area);
-	seen = hgm_status_kb("HugetlbPages") - area->hugetlb_kb;
-	if (seen != mapped_kb)
-		FAIL_HERE("HugetlbPages of the primary mapping: expected %ld kB, saw %ld kB", mapped_kb, seen);
-	seen = hgm_status_kb("VmPTE") - area->table_kb;
-	if (seen != table_kb)
-		FAIL_HERE("VmPTE of the primary mapping: expected %ld kB, saw %ld kB", table_kb, seen);
+	expect_counters(area, (struct outside){ .text = NULL });
 }
 
 unsigned hgm_mapcount_rule(enum hgm_dialect dialect, const size_t *leaf, size_t pieces, size_t piece)
@@ -1036,8 +1152,7 @@ void hgm_expect_mapcount_(const struct hgm_area *area, unsigned others)
 
 void hgm_expect_shape_(const struct hgm_area *area)
 {
-	hgm_expect_pieces_(area);
-	hgm_expect_counters_(area);
+	expect_counters(area, expect_pieces(area));
 	hgm_expect_mapcount_(area, 1);
 }
 

@@ -147,6 +147,7 @@ struct hgm_area {
 	unsigned char *primary;
 	uint64_t *head; /* page frame of each huge page's first base page */
 	size_t *leaf;
+	uint64_t *outside; /* the library's: where the hardware was last seen to map each base page; 0: nowhere */
 	long hugetlb_kb; /* HugetlbPages and VmPTE of the process while the primary is empty */
 	long table_kb;
 };
@@ -198,14 +199,22 @@ const char *hgm_shape_again_(const void *at, size_t length);
 
 /*
  * Exactly the mapped pieces are present in pagemap, at the right page frames, and read right through both mappings; and
- * the hardware's page tables hold leaves of exactly these sizes, at these frames.
+ * the hardware's page tables hold leaves of exactly these sizes, at these frames. Where the hardware can be asked, pagemap
+ * is also compared with it, and if they differ the case fails with "the kernel's story differs".
  */
 void hgm_expect_pieces_(const struct hgm_area *area);
+/* Of these only the hardware's page tables; nothing is touched. */
+void hgm_expect_tables_(const struct hgm_area *area);
+/* The hardware maps the huge page at an address, of whatever file, by a leaf of its own size; or by nothing at all. */
+void hgm_expect_one_entry_(const void *at, bool leaf);
 /* HugetlbPages and VmPTE are right to the byte. Not for cases with threads or allocations, which have tables too. */
 void hgm_expect_counters_(const struct hgm_area *area);
 /* kpagecount of every base page: `others` for mappings of the whole page elsewhere, plus what the primary counts for. */
 void hgm_expect_mapcount_(const struct hgm_area *area, unsigned others);
-/* All three, with the alias as the only other mapping. */
+/*
+ * Pieces, counters and mapcount, with the alias as the only other mapping; and what HugetlbPages, VmPTE and smaps say is
+ * what the hardware has.
+ */
 void hgm_expect_shape_(const struct hgm_area *area);
 /* What a mapping of one huge page of so many base pages, which looks like `leaf`, adds to the mapcount of one of them. */
 unsigned hgm_mapcount_rule(enum hgm_dialect dialect, const size_t *leaf, size_t pieces, size_t piece);
@@ -220,6 +229,8 @@ unsigned hgm_mapcount_share(const struct hgm_area *area, size_t page, size_t pie
 #define hgm_continue(...) (HGM_HERE, hgm_continue_(__VA_ARGS__))
 #define hgm_collapse(...) (HGM_HERE, hgm_collapse_(__VA_ARGS__))
 #define hgm_expect_pieces(...) (HGM_HERE, hgm_expect_pieces_(__VA_ARGS__))
+#define hgm_expect_tables(...) (HGM_HERE, hgm_expect_tables_(__VA_ARGS__))
+#define hgm_expect_one_entry(...) (HGM_HERE, hgm_expect_one_entry_(__VA_ARGS__))
 #define hgm_expect_counters(...) (HGM_HERE, hgm_expect_counters_(__VA_ARGS__))
 #define hgm_expect_mapcount(...) (HGM_HERE, hgm_expect_mapcount_(__VA_ARGS__))
 #define hgm_expect_shape(...) (HGM_HERE, hgm_expect_shape_(__VA_ARGS__))

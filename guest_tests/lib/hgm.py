@@ -18,6 +18,7 @@ import ctypes
 import enum
 import errno
 import fcntl
+import itertools
 import mmap
 import os
 import platform
@@ -27,6 +28,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 import traceback
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -213,6 +215,11 @@ def size_name(size: int) -> str:
     return f"{size >> 10}K"
 
 
+def size_of(name: str) -> int:
+    """The page size that `size_name` names."""
+    return int(name[:-1]) << {"G": 30, "M": 20, "K": 10}[name[-1]]
+
+
 # ---- what the kernel shows ----
 
 
@@ -232,6 +239,22 @@ def status_kb(field: str) -> int:
         if line.startswith(f"{field}:"):
             return int(line.split()[1])
     fail(f"/proc/self/status has no {field}")
+
+
+def smaps(at: int, length: int) -> dict[str, int]:
+    """Fields of smaps in kB, summed over the mappings that lie in a range."""
+    fields: dict[str, int] = {}
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        start, dash, end = line.split(maxsplit=1)[0].partition("-")
+        name, _, value = line.partition(":")
+        if dash:
+            inside = at <= int(start, 16) and int(end, 16) <= at + length
+        elif inside and value.endswith("kB"):
+            fields[name] = fields.get(name, 0) + int(value.split()[0])
+    if not fields:
+        fail(f"/proc/self/smaps has no mapping in 0x{length:x} bytes at 0x{at:x}")
+    return fields
 
 
 def _entries(path: str, first: int, count: int) -> array[int]:
@@ -475,6 +498,110 @@ def _takes_madv_split(context: Context) -> bool:
     return error == 0
 
 
+# ---- the page tables as the hardware sees them ----
+
+_SHAPE_PORT = "hgm.shape"  # harness/image.py
+_SHAPE_QUESTIONS = 40  # per case: each one stops the machine for some milliseconds
+_SHAPE_S = 120
+_SPINS = 100_000
+# void spin(cookie, count): stays in user mode with the cookie in a register. By that the harness knows who asks.
+_SPIN = {
+    "x86_64": bytes.fromhex("48ffce 75fb c3"),  # dec rsi; jnz to it; ret
+    "aarch64": bytes.fromhex("210400f1 e1ffff54 c0035fd6"),  # subs x1, x1, #1; b.ne to it; ret
+}
+
+
+class Outside:
+    """The harness's virtio-serial port."""
+
+    def __init__(self, port: int) -> None:
+        self.port, self.questions, self._lock = port, 0, threading.Lock()
+        code = os.memfd_create("spin", os.MFD_CLOEXEC)
+        os.write(code, _SPIN[platform.machine()])
+        where = map_memory(0, mmap.PAGESIZE, mmap.MAP_PRIVATE, code, prot=mmap.PROT_READ | mmap.PROT_EXEC)
+        os.close(code)
+        self._spin = ctypes.CFUNCTYPE(None, ctypes.c_uint64, ctypes.c_uint64)(where)
+
+    def ask(self, at: int, length: int, huge: int, cookie: int | None = None) -> str:
+        """The harness's words, or "long". With `cookie`, another process is in user mode with that in a register."""
+        number = int.from_bytes(os.urandom(8), "little") if cookie is None else cookie
+        answer, end = b"", time.monotonic() + _SHAPE_S
+        with self._lock:
+            fcntl.lockf(self.port, fcntl.LOCK_EX)  # against children, which have the same port
+            os.write(self.port, f"shape {number:x} {at:x} {length:x} {huge:x}\n".encode())
+            while not answer.endswith(b"\n"):
+                if cookie is None:
+                    self._spin(number, _SPINS)
+                else:
+                    select.select([self.port], [], [], 1)
+                with contextlib.suppress(BlockingIOError):
+                    answer += os.read(self.port, 1 << 16)
+                if time.monotonic() > end:
+                    fail("the harness does not say how the memory is mapped")
+            fcntl.lockf(self.port, fcntl.LOCK_UN)
+        asked, _, words = answer.decode().strip().partition(" ")
+        if asked != f"{number:x}" or words.startswith("error"):
+            fail(f"the harness could not look at the page tables: {answer.decode().strip()}")
+        return words
+
+
+_outside: Outside | None = None
+
+
+def shape_port() -> Outside | None:
+    """Find the harness's port. By hand, on a machine of one's own, there is none."""
+    for name in Path("/sys/class/virtio-ports").glob("*/name"):
+        if name.read_text().strip() == _SHAPE_PORT:
+            return Outside(os.open(f"/dev/{name.parent.name}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+    return None
+
+
+def shape(at: int, length: int, huge: int) -> str | None:
+    """How the hardware's page tables map a range of huge pages of `huge` bytes, as hgm_shape in hgm.h has it.
+
+    None where nobody can tell, and after so many questions that a case would take too long.
+    """
+    if _outside is None:
+        return None
+    _outside.questions += 1
+    if _outside.questions > _SHAPE_QUESTIONS:
+        if _outside.questions == _SHAPE_QUESTIONS + 1:
+            note(f"not checked: page tables from outside, after the first {_SHAPE_QUESTIONS} questions")
+        return None
+    answer = _outside.ask(at, length, huge)
+    if answer == "long":
+        note("not checked: page tables from outside, since there are too many pieces to be told")
+        return None
+    return answer
+
+
+def expect_one_leaf(at: int, huge: int, physical: int) -> None:
+    """Expect the hardware to map the huge page at `at` by one leaf, to the memory at a physical address."""
+    told = shape(at, huge, huge)
+    if told is not None:
+        name = size_name(huge)
+        expect_eq("page tables of a huge page", told, f"tables 0; {name}: {name}×1@{physical:x}")
+
+
+def frames(answer: str, base: int) -> list[int | None]:
+    """The page frame of each base page as an answer of `shape` has it: 0 for a hole, None where it does not tell."""
+    found: list[int | None] = []
+    for page in answer.partition(" !! ")[0].split("; ")[1:]:
+        runs, _, head = page.partition("@")
+        huge, *words = runs.split()
+        frame, total = int(head, 16) // base, size_of(huge.rstrip(":")) // base
+        pieces: list[int | None] = []
+        for word in words:
+            what, _, count = word.partition("×")
+            if what in ("hole", "mark"):
+                pieces += [0] * int(count)
+                continue
+            first, length = frame + len(pieces), int(count) * min(size_of(what.rstrip("!")) // base, total)
+            pieces += [None] * length if what.endswith("!") else range(first, first + length)
+        found += pieces
+    return found
+
+
 # ---- the area ----
 
 
@@ -606,8 +733,11 @@ class Area:
 
     def expect_pieces(self) -> None:
         """Exactly the mapped pieces are present in pagemap, with the right page frames, and read right twice."""
+        told = shape(self.primary, self.length, self.huge)
         entries = pagemap(self.primary, len(self.leaf))
         seen = [entry & PFN if entry >> 63 else 0 for entry in entries]
+        if told is not None:
+            self._expect_same_story(told, seen)
         frames = [head + piece for head in self.head for piece in range(self.pieces)]
         expected = [frame if size else 0 for frame, size in zip(frames, self.leaf, strict=True)]
         if seen != expected:
@@ -618,6 +748,41 @@ class Area:
         for start, end in self.mapped_runs():
             self._expect_tags(self.alias, start, end)
             self._expect_tags(self.primary, start, end)
+        if told is not None and told != (wanted := self._expected_shape()):
+            fail(f"page tables of the primary mapping: expected {wanted}, the hardware has {told}")
+
+    def _expect_same_story(self, told: str, seen: list[int]) -> None:
+        """Expect of pagemap, in frames, and of smaps what the hardware's tables have."""
+        outside = frames(told, self.base)
+        if seen != outside:
+            for number, (story, frame) in enumerate(zip(seen, outside, strict=True)):
+                if frame not in (None, story):
+                    fail(
+                        f"the kernel's story differs: pagemap has base page {number} at frame 0x{story:x}, "
+                        f"the hardware's tables at 0x{frame:x} (0: a hole)"
+                    )
+        fields = smaps(self.primary, self.length)
+        said = fields["Shared_Hugetlb"] + fields["Private_Hugetlb"]
+        mapped = (len(outside) - outside.count(0)) * self.base >> 10
+        if said != mapped:
+            fail(f"the kernel's story differs: smaps has {said} kB mapped, the hardware's tables {mapped} kB")
+
+    def _expected_shape(self) -> str:
+        """What the harness must see of the primary, in its words (harness/pagetable/shape.py)."""
+        entries = self.base // 8
+        tables = 0
+        for span in (self.base * entries, self.base * entries**2):
+            if span <= self.huge:
+                for start in range(0, len(self.leaf), span // self.base):
+                    tables += 0 < max(self.leaf[start : start + span // self.base]) < span
+        words = [f"tables {tables}"]
+        for page in range(self.pages):
+            leaf = self.leaf[page * self.pieces : (page + 1) * self.pieces]
+            runs = [(size, len(list(run))) for size, run in itertools.groupby(leaf)]
+            shown = (f"{size_name(s)}×{n * self.base // s}" if s else f"hole×{n}" for s, n in runs)
+            head = self.head[page] * self.base if any(leaf) else 0
+            words.append(f"{size_name(self.huge)}: {' '.join(shown)}@{head:x}")
+        return "; ".join(words)
 
     def mapped_runs(self) -> Iterator[tuple[int, int]]:
         """Runs of mapped base pages, as first and behind the last."""
@@ -822,6 +987,10 @@ def _run(chosen: _Case, number: int, huge: int) -> int:
     """Run one case, print its result line, and return its exit status."""
     context = Context(huge=huge, base=mmap.PAGESIZE, hgm=chosen.needs_hgm)
     try:
+        global _outside
+        _outside = shape_port()
+        if _outside is None:
+            note("not checked: page tables from outside, since no harness is there to look")
         if chosen.sizes and size_name(huge) not in chosen.sizes.split():
             skip(f"not applicable: only about huge pages of {chosen.sizes}")
         machine = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())

@@ -55,6 +55,7 @@ STOCK_CASE(not_in_cache, "CONTINUE of a page that is not in the page cache is EF
 	EXPECT_ERRNO(hgm_try_register(uffd, at, hgm_huge, UFFDIO_REGISTER_MODE_MINOR), 0);
 	EXPECT_ERRNO(hgm_try_continue(&area, 0, hgm_huge, NULL), EFAULT);
 	EXPECT_EQ(hgm_present(at, hgm_huge), 0);
+	hgm_expect_one_entry(at, false);
 }
 
 STOCK_CASE(stops_half_way, "CONTINUE that meets a mapped page on its way maps what comes before and is EAGAIN, with "
@@ -215,4 +216,6 @@ HGM_CASE(piece_not_in_cache, "CONTINUE of a piece whose page is not in the page 
 	hgm_continue(&area, hgm_base, hgm_base);
 	EXPECT_EQ(*(volatile uint64_t *)(area.primary + hgm_base), 4711);
 	EXPECT_EQ(hgm_present(area.primary, area.length), 1);
+	area.head[0] = hgm_pfn(area.alias);
+	hgm_expect_tables(&area);
 }

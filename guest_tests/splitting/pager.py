@@ -51,6 +51,7 @@ def dropped_page_faults_again(context: hgm.Context) -> None:
         hgm.expect_eq("base pages mapped after MADV_DONTNEED", hgm.present(area.primary, context.huge), 0)
     messages = pager.stop()
     hgm.expect_eq("messages", messages, [hgm.Message(at, hgm.FLAG_MINOR)] * 2)
+    area.expect_pieces()
     area.close()
 
 
