@@ -72,6 +72,14 @@ def build(arguments: list[str]) -> int:
 
 
 @verb
+def shell(arguments: list[str]) -> int:
+    """Open a shell in a fresh guest of the kernel that the same options of `run` would test."""
+    from harness import shell as room
+
+    return room.main(arguments)
+
+
+@verb
 def series(arguments: list[str]) -> int:
     """Build and boot the kernel after each patch of a series, on each architecture asked for, and print a table."""
     from harness import series as room

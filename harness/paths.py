@@ -19,6 +19,7 @@ from harness.errors import HostFault
 from harness.process import say
 
 ROOT = Path(__file__).resolve().parent.parent
+GUEST_TESTS = ROOT / "guest_tests"
 
 
 def cache_dir() -> Path:

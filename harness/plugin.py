@@ -21,13 +21,12 @@ from harness.arch import Arch, size_name
 from harness.errors import BadInput, HarnessError
 from harness.guest.cases import STRESS, Case, find
 from harness.options import add_options, expand, kernel_request, wants_reference
-from harness.paths import ROOT
+from harness.paths import GUEST_TESTS, ROOT
 
 if TYPE_CHECKING:
     from harness.report.results import CaseResult, RunResult
     from harness.session import Run
 
-GUEST_TESTS = ROOT / "guest_tests"
 RUN = pytest.StashKey["Run"]()
 TRAVELS = "hgm_result"  # attribute of a report; pytest-xdist carries it from a worker to the process that collects
 OUTCOME = pytest.StashKey["tuple[Path, RunResult]"]()  # where results go, and all of them

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from harness.arch import Arch, size_name
 from harness.errors import BadInput, HarnessError, HostFault
 from harness.guest import build as guest_build
 from harness.guest.cases import Case
+from harness.guest.run import Guest
 from harness.kernel import build as kernel_build
 from harness.kernel.build import KernelRequest
 from harness.report.results import CaseResult, RunResult, Status
@@ -84,6 +86,16 @@ class Run:
         supply.done()
         place = os.fspath(directory.relative_to(self.directory))
         return _result(case, arch, huge_page_size, case_id, seen, verdict, place)
+
+    @contextlib.contextmanager
+    def guest(self, arch: Arch) -> Iterator[Guest]:
+        """Within the block there is a guest that nobody has had. Raises HarnessError if none can be had."""
+        supply = self._supplies[arch.name]
+        with places.taken(supply.spec):
+            try:
+                yield supply.renew()
+            finally:
+                supply.drop()
 
     def close(self) -> None:
         """Kill all guests."""

@@ -68,16 +68,20 @@ class Supply:
 
     def take(self, case: Case) -> Guest:
         """Return a healthy guest for `case`, as fresh as it shall be. Raises HarnessError if none can be had."""
-        if not self._fits(case):
-            self.drop()
-            if self.template and not self.template.intact:
-                say(f"the {self.spec.arch.name} template has been changed or removed")
-                self.prepare()
-            with contextlib.ExitStack() as stack:
-                self._guest = self._cloned(self.template, stack) if self.template else self._booted(stack)
-                self._stack = stack.pop_all()
+        guest = self._guest if self._fits(case) else None
+        guest = guest or self.renew()
         self._used_for = case.program
-        assert self._guest is not None
+        return guest
+
+    def renew(self) -> Guest:
+        """Return a guest that nobody has had, in place of the one in use. Raises HarnessError if none can be had."""
+        self.drop()
+        if self.template and not self.template.intact:
+            say(f"the {self.spec.arch.name} template has been changed or removed")
+            self.prepare()
+        with contextlib.ExitStack() as stack:
+            self._guest = self._cloned(self.template, stack) if self.template else self._booted(stack)
+            self._stack = stack.pop_all()
         return self._guest
 
     @property

@@ -12,10 +12,10 @@ from pathlib import Path
 from harness import arch as archs
 from harness.arch import MIB, Arch
 from harness.errors import BadInput, HostFault
-from harness.paths import ROOT, cache_dir, digest, locked, sha256, written_whole
+from harness.paths import GUEST_TESTS, ROOT, cache_dir, digest, locked, sha256, written_whole
 from harness.process import run, say, tail
 
-LIB = ROOT / "guest_tests/lib"
+LIB = GUEST_TESTS / "lib"
 # The packages bring no bytecode, and the root file system is read-only: what was compiled once is kept in memory.
 PYTHON = "PYTHONPYCACHEPREFIX=/run/pycache python3 -S"
 WAKE = "lib/wake"  # sets clock and random numbers of a guest that was cloned
@@ -42,13 +42,14 @@ def prepare(arch: Arch, programs: Iterable[Path]) -> Bundle:
     compiler = _compiler(arch)
     version = run([*compiler, "--version"], quiet=True).stdout.splitlines()[0]
     shared = {path.name: path.read_text() for path in sorted(LIB.glob("*.[ch]"))}
-    files = {"lib/hgm.py": LIB / "hgm.py"}
+    files = {"lib/hgm.py": LIB / "hgm.py", "lib/shape.py": LIB / "shape.py", "hgm": LIB / "hgm.sh"}
     commands: dict[Path, str] = {}
     with locked(f"guest-{arch.name}"):
         files[WAKE] = _built(arch, compiler, version, [Path(__file__).with_name("wake.c")], {})
         for number, program in enumerate(sorted(set(programs))):
-            # Two directories may hold programs of one name, so each gets a directory of its own in the guest too.
-            place = f"{number}/{program.name}"
+            # As in the checkout. Elsewhere two directories of one name may hold programs of one name.
+            ours = program.is_relative_to(GUEST_TESTS)
+            place = os.fspath(program.relative_to(GUEST_TESTS)) if ours else f"{number}/{program.name}"
             if program.suffix == ".c":
                 place = place.removesuffix(".c")
                 files[place] = _built(arch, compiler, version, [program, LIB / "hgm.c"], shared)

@@ -8,7 +8,10 @@ import contextlib
 import os
 import select
 import socket
+import termios
 import time
+import tty
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -19,6 +22,8 @@ from harness.errors import GuestFault
 from harness.image import Image
 
 CHUNK = 1 << 16
+RESIZE_SECONDS = 0.5  # between two looks at the size of the terminal
+LAST_SECONDS = 5.0  # for the exit status that follows the end of output
 
 
 class End(Enum):
@@ -114,6 +119,58 @@ class Ssh:
             if self._qemu_fd in ready and not channel.recv_ready() and not channel.recv_stderr_ready():
                 return outcome(End.LOST)
 
+    def attach(self, command: str) -> int:
+        """Run `command` with this process's own stdin and stdout, until it exits; return its status.
+
+        On a terminal it gets a terminal, too, which follows the size of ours. Raises GuestFault if the guest goes away.
+        """
+        terminal = os.isatty(0) and os.isatty(1)
+        try:
+            channel = self._transport.open_session()
+            if terminal:
+                size = os.get_terminal_size()
+                channel.get_pty(os.environ.get("TERM", "dumb"), size.columns, size.lines)
+            channel.exec_command(command)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise GuestFault(f"ssh to the guest failed: {error or type(error).__name__}") from error
+        with contextlib.closing(channel), _raw() if terminal else contextlib.nullcontext():
+            inputs = [0, channel.fileno(), self._qemu_fd]
+            while not (channel.eof_received and not channel.recv_ready() and not channel.recv_stderr_ready()):
+                if terminal and os.get_terminal_size() != size:
+                    size = os.get_terminal_size()
+                    channel.resize_pty(size.columns, size.lines)
+                ready, _, _ = select.select(inputs, [], [], RESIZE_SECONDS if terminal else None)
+                if 0 in ready:
+                    if typed := os.read(0, CHUNK):
+                        channel.sendall(typed)
+                    else:
+                        channel.shutdown_write()
+                        inputs.remove(0)
+                while channel.recv_ready():
+                    _write(1, channel.recv(CHUNK))
+                while channel.recv_stderr_ready():
+                    _write(2, channel.recv_stderr(CHUNK))
+                if self._qemu_fd in ready or not self._transport.is_active():
+                    raise GuestFault("the guest went away")
+            channel.status_event.wait(LAST_SECONDS)
+            return channel.exit_status if channel.exit_status >= 0 else 255
+
     def close(self) -> None:
         """Drop the connection."""
         self._transport.close()
+
+
+@contextlib.contextmanager
+def _raw() -> Iterator[None]:
+    """Within the block each key that is pressed is read as it is, Ctrl-C among them."""
+    before = termios.tcgetattr(0)
+    tty.setraw(0, termios.TCSADRAIN)  # what has been typed ahead stays
+    try:
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+
+def _write(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
