@@ -46,7 +46,8 @@ X86_64 = Arch(
     gnu="x86_64-linux-gnu",
     qemu="qemu-system-x86_64",
     machine="q35",  # on the older "pc" each device waits a tenth of a second for its interrupt to be routed
-    cpu_tcg="max",
+    # Where it can, the kernel clears and copies by "rep stosb": for QEMU a round for each byte, seconds for a 1G page.
+    cpu_tcg="max,erms=off",
     accelerators=("kvm", "tcg"),
     console="ttyS0",
     image_magic=(0x202, b"HdrS"),
