@@ -53,6 +53,11 @@ def add_options(add: Callable[..., Any]) -> None:
     add("--stress", type=int, default=0, metavar="SECONDS", help="also run the stress cases, each for so long")
     fresh_help = "how long a guest is used: one test, file, or run (default: test, or run where guests must boot)"
     add("--fresh", default="", choices=("test", "file", "run"), help=fresh_help)
+    add("--repeat", type=int, default=1, metavar="N", help="run each case N times; one that varies is flaky, and red")
+    help_text = "do not run a case that did not pass a second time; without it, one that passes then is flaky, and red"
+    add("--no-rerun", action="store_true", help=help_text)
+    help_text = "cases that are known to fail, each with its reason and the day to look again (TOML)"
+    add("--expected-failures", metavar="FILE", help=help_text)
     add("--results", metavar="DIR", help="where the results go (default: a dated directory in results/)")
 
 

@@ -7,6 +7,7 @@ Collecting reads sources only; kernels, images and guests are prepared when the 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import os
 import sys
@@ -26,6 +27,7 @@ from harness.paths import GUEST_TESTS, ROOT
 if TYPE_CHECKING:
     from harness.report.results import CaseResult, RunResult
     from harness.session import Run
+    from harness.verdict.expected import Expected
 
 RUN = pytest.StashKey["Run"]()
 TRAVELS = "hgm_result"  # attribute of a report; pytest-xdist carries it from a worker to the process that collects
@@ -54,6 +56,9 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         for arch in expand(config.getoption("arch")):
             pools.of(arch, config.getoption("huge_pages"))
+        if config.getoption("repeat") < 1:
+            raise BadInput(f"--repeat {config.getoption('repeat')}: each case must run at least once")
+        _expected(config)
     except BadInput as error:
         raise pytest.UsageError(str(error)) from error
 
@@ -116,7 +121,9 @@ class GuestItem(pytest.Item):
         self.result = result
         if result.status == "skip":
             pytest.skip(result.reason or "the program gave no reason")
-        if result.status != "pass":
+        if result.status == "xfail":
+            pytest.xfail(result.reason)
+        if result.red:
             raise CaseFailed(result)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
@@ -141,6 +148,10 @@ class CaseFailed(Exception):
 def evidence(result: CaseResult, directory: Path) -> str:
     """Return the text of a failure: status, claim, each finding with what it stands on, and where the files are."""
     lines = [f"{result.status.upper()}: {result.id}", f"claim: {result.claim}"]
+    if result.attempts:
+        lines.append(f"run {len(result.attempts)} times: {', '.join(one.status for one in result.attempts)}")
+    if result.status == "xpass":
+        lines.append(f"- passes, but was {result.reason}; take it off the list of expected failures")
     for finding in result.findings:
         lines.append(f"- {finding.message}")
         lines += [f"    {line}" for line in finding.evidence.splitlines()[:60]]
@@ -171,6 +182,9 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
                     result=result,
                     stress_s=config.getoption("stress"),
                     fresh=Fresh(config.getoption("fresh")) if config.getoption("fresh") else None,
+                    repeat=config.getoption("repeat"),
+                    rerun=not config.getoption("no_rerun"),
+                    expected=_expected(config),
                 )
                 config.stash[RUN] = run
                 for arch in dict.fromkeys(item.arch for item in items):
@@ -207,6 +221,14 @@ def _outcome(config: pytest.Config) -> tuple[Path, RunResult]:
             base = Path(os.environ.get("HGM_RESULTS") or ROOT / "results")
             config.stash[OUTCOME] = start(Path(chosen).absolute() if chosen else None, base, sys.argv)
     return config.stash[OUTCOME]
+
+
+def _expected(config: pytest.Config) -> tuple[Expected, ...]:
+    """Return the failures that are expected. Raises BadInput if the list cannot be read."""
+    from harness.verdict import expected
+
+    path = config.getoption("expected_failures")
+    return expected.read(config.invocation_params.dir / Path(path).expanduser()) if path else ()
 
 
 def _give_up(config: pytest.Config, error: HarnessError) -> NoReturn:
@@ -267,10 +289,13 @@ class Collector:
             pytest.exit(words, returncode=status)
 
     def pytest_sessionfinish(self) -> None:
-        """Write the results."""
+        """Write the reports."""
         if OUTCOME in self._config.stash:
+            from harness.report import files
+
             directory, result = self._config.stash[OUTCOME]
-            result.write(directory / "results.json")
+            result.finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            files.write(directory, result)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -285,7 +310,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Print the table by category, the reasons of skips, and where the results lie."""
     if OUTCOME not in config.stash:
         return
-    from harness.report.results import table
+    from harness.report.results import crashes, table
 
     directory, result = config.stash[OUTCOME]
     if not result.kernels:
@@ -296,9 +321,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"{name}: Linux {kernel['release']} {kernel['flavour']}, {accelerator}")
     for line in table(result.cases):
         terminalreporter.write_line(line)
-    reasons = [case.reason for case in result.cases if case.status == "skip"]
-    for reason in dict.fromkeys(reasons):
-        terminalreporter.write_line(f"skipped {reasons.count(reason)}: {reason}")
+    for status, words in (("skip", "skipped"), ("xfail", "failed as expected"), ("xpass", "passed although")):
+        reasons = [case.reason for case in result.cases if case.status == status]
+        for reason in dict.fromkeys(reasons):
+            terminalreporter.write_line(f"{words} {reasons.count(reason)}: {reason}")
+    for line in crashes(result.cases):
+        terminalreporter.write_line(line)
     terminalreporter.write_line(f"results: {directory}")
 
 

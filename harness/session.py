@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import importlib.metadata
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -19,8 +20,11 @@ from harness.guest.cases import Case
 from harness.guest.run import Guest
 from harness.kernel import build as kernel_build
 from harness.kernel.build import KernelRequest
-from harness.report.results import CaseResult, RunResult, Status
+from harness.paths import sha256
+from harness.process import run
+from harness.report.results import CaseResult, RunResult, Status, together
 from harness.supply import Fresh, Supply
+from harness.verdict.expected import Expected, apply
 from harness.verdict.judge import Observation, Verdict, judge
 from harness.vm import places
 from harness.vm.command import VmSpec
@@ -39,6 +43,9 @@ class Run:
     result: RunResult
     stress_s: int = 0  # how long a stress case runs, in seconds
     fresh: Fresh | None = None
+    repeat: int = 1  # how often each case runs
+    rerun: bool = False  # whether one that did not pass runs once more, where each runs once
+    expected: tuple[Expected, ...] = ()
     _supplies: dict[str, Supply] = field(default_factory=dict)
 
     def prepare(self, arch: Arch, programs: Iterable[Path]) -> None:
@@ -58,10 +65,13 @@ class Run:
         )  # fmt: skip
         supply.prepare()
         self._supplies[arch.name] = supply
-        self.result.kernels[arch.name] = kernel.to_json()
+        self.result.kernels[arch.name] = kernel.to_json() | {
+            "config_sha256": sha256(kernel.config) if kernel.config else None
+        }
         self.result.machines[arch.name] = {
             "accelerator": spec.accelerator.name,
             "accelerator_reason": spec.accelerator.reason,
+            "qemu": run([arch.qemu, "--version"], quiet=True).stdout.splitlines()[0],
             "image": spec.image.key,
             "pools": {size_name(pool.size): pool.count for pool in spec.pools},
             "fresh": str(supply.fresh),
@@ -72,8 +82,20 @@ class Run:
         }
 
     def run(self, case: Case, arch: Arch, huge_page_size: int, case_id: str) -> CaseResult:
-        """Run one case in a healthy guest and return its result. Raises HarnessError if no guest can be had."""
-        directory = self.directory / "cases" / re.sub(r"[^\w.\[\]-]+", "_", case_id)
+        """Run one case as often as asked for, once more if it did not pass then, and return the result of it all.
+
+        Raises HarnessError if no guest can be had.
+        """
+        results = [self._once(case, arch, huge_page_size, case_id, number) for number in range(1, self.repeat + 1)]
+        if self.repeat == 1 and self.rerun and results[0].red:
+            results.append(self._once(case, arch, huge_page_size, case_id, 2))
+        release = str(self.result.kernels.get(arch.name, {}).get("release", ""))
+        return apply(together(results), self.expected, release=release)
+
+    def _once(self, case: Case, arch: Arch, huge_page_size: int, case_id: str, number: int) -> CaseResult:
+        """Run one case in a healthy guest, for the time of that `number`, and return its result."""
+        name = re.sub(r"[^\w.\[\]-]+", "_", case_id)
+        directory = self.directory / "cases" / (name if number == 1 else f"{name}-{number}")
         supply = self._supplies[arch.name]
         with places.taken(supply.spec):
             seen = _observed(supply, case, huge_page_size, case_id)
@@ -124,7 +146,8 @@ def start(directory: Path | None, base: Path, command: list[str]) -> tuple[Path,
         raise BadInput(
             f"the results cannot be written to {target}: {error.strerror}", hint="--results DIR chooses another place"
         ) from error
-    return target, RunResult(started=now.isoformat(timespec="seconds"), command=command)
+    started = now.isoformat(timespec="seconds")
+    return target, RunResult(started=started, command=command, harness=importlib.metadata.version("hgm-harness"))
 
 
 def _observed(supply: Supply, case: Case, huge_page_size: int, case_id: str) -> Observation:

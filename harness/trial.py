@@ -56,7 +56,7 @@ def build(arguments: Sequence[str], log: Path, cwd: Path) -> Built:
 
 
 def run_cases(arguments: Sequence[str | os.PathLike[str]], directory: Path, cwd: Path) -> RunResult:
-    """Run the guest tests that `arguments` (of `./hgm run`) select, with the results in `directory`.
+    """Run the guest tests that `arguments` (of `./hgm run`) select, each case once, with the results in `directory`.
 
     Raises what ended the run before its time: GuestFault, BuildFailed, HostFault or BadInput (also if no case was
     selected), KeyboardInterrupt if the child was interrupted.
@@ -65,7 +65,7 @@ def run_cases(arguments: Sequence[str | os.PathLike[str]], directory: Path, cwd:
     written, log = directory / "results.json", directory / "output.txt"
     for old in (written, log):
         old.unlink(missing_ok=True)
-    argv = [*_CHILD, "run", "-p", "no:cacheprovider", "--results", directory, *arguments]
+    argv = [*_CHILD, "run", "-p", "no:cacheprovider", "--no-rerun", "--results", directory, *arguments]
     done = run(argv, cwd=cwd, log=log, check=False, quiet=True)
     result = read(written) if written.exists() else None
     if done.returncode == Exit.INTERRUPTED or (result and result.interrupted):

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,16 +14,6 @@ FAILED = (Status.FAIL, Status.CRASH, Status.HANG)  # verdicts on the kernel; ERR
 # What follows from something else, or says only that nothing could be told: not the failure to look for, unless alone.
 SECONDARY = ("taint", "lost", "lockdep", "flood")
 MISSED = 0.05  # the chance we take that a flaky failure hides in every run of one step
-
-_FUNCTION = re.compile(r"^(?:RIP: \w+:|pc : )([\w.]+)\+0x|\bat: ([\w.]+)\+0x", re.MULTILINE)
-_CLONE = re.compile(r"\.(?:isra|constprop|part|cold)\b[.\d]*")
-# What differs from boot to boot or moves with every change of the source.
-_VOLATILE = (
-    (re.compile(r"\bCPU: \d+ PID: \d+ "), ""),
-    (re.compile(r"\+0x[0-9a-f]+/0x[0-9a-f]+"), ""),
-    (re.compile(r"(?:\.\./src/|/\S*/)?((?:[\w-]+/)*[\w-]+\.[chS]):\d+"), r"\1"),
-    (re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{8,}\b|\b\d+\b"), "#"),
-)
 
 
 class Word(StrEnum):
@@ -56,25 +45,12 @@ class Judgement:
     evidence: str = ""
 
 
-def fingerprint(finding: Finding) -> str:
-    """Return what is the same of a finding in every kernel that has the same fault."""
-    if finding.kind != "splat":
-        # Of KTAP and of the pools only what it is; an exit status is part of the failure.
-        return finding.message if finding.kind == "exit" else _stable(finding.message.split(":")[0])
-    title = finding.evidence.split("\n", 1)[0].strip() or finding.message
-    kind = finding.message.split(":")[0].split()[0]
-    found = _FUNCTION.search(finding.evidence)
-    function = _CLONE.sub("", found[1] or found[2]) if found else ""
-    words = f"{kind}: {_CLONE.sub('', _stable(title))}"
-    return words if not function or re.search(rf"\b{re.escape(function)}\b", words) else f"{words} in {function}"
-
-
 def failure_of(result: CaseResult) -> Failure | None:
     """Return the failure that a bisection would follow: the first that is no consequence; None if it has not failed."""
     if result.status not in FAILED or not result.findings:
         return None
     first = next((finding for finding in result.findings if _decides(finding)), result.findings[0])
-    return Failure(case=result.id, kind=first.kind, fingerprint=fingerprint(first))
+    return Failure(case=result.id, kind=first.kind, fingerprint=first.fingerprint)
 
 
 def judge(failure: Failure, cases: Iterable[CaseResult]) -> Judgement:
@@ -87,7 +63,7 @@ def judge(failure: Failure, cases: Iterable[CaseResult]) -> Judgement:
     if result.status is Status.SKIP:
         return Judgement(word=Word.SKIP, why=f"the case is skipped: {result.reason}")
     found = [finding for finding in result.findings if finding.kind == failure.kind]
-    same = next((finding for finding in found if fingerprint(finding) == failure.fingerprint), None)
+    same = next((finding for finding in found if finding.fingerprint == failure.fingerprint), None)
     if result.status in FAILED and same:
         return Judgement(word=Word.BAD, why=same.message, evidence=evidence(result))
     what = "could not be told" if result.status is Status.ERROR else "fails otherwise"
@@ -139,9 +115,3 @@ def _decides(finding: Finding) -> bool:
 
 def _messages(result: CaseResult) -> str:
     return "; ".join(finding.message for finding in result.findings)
-
-
-def _stable(text: str) -> str:
-    for pattern, replacement in _VOLATILE:
-        text = pattern.sub(replacement, text)
-    return " ".join(text.split())

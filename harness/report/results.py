@@ -4,17 +4,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 1  # version of results.json; raised when a key changes its meaning or goes
+SCHEMA = 2  # version of results.json; raised when a key changes its meaning or goes
 
 
 class Status(StrEnum):
-    """What a case came to. Only PASS is green; a SKIP carries its reason."""
+    """What a case came to. PASS and XFAIL are green; SKIP, which carries its reason, is neither green nor red."""
 
     PASS = "pass"
     FAIL = "fail"  # the case, or the state it left the kernel in, says no
@@ -22,6 +22,13 @@ class Status(StrEnum):
     HANG = "hang"  # it did not end in time
     ERROR = "error"  # could not tell: garbage, an incomplete stream, a lost guest
     SKIP = "skip"
+    FLAKY = "flaky"  # it was run more than once, and did not always come to the same
+    XFAIL = "xfail"  # it fails, crashes, hangs or flakes as the list of expected failures has it
+    XPASS = "xpass"  # it passes although that list says that it does not
+
+
+RED = (Status.CRASH, Status.HANG, Status.FAIL, Status.ERROR, Status.FLAKY, Status.XPASS)  # the worst first
+_BADNESS = (*RED, Status.SKIP, Status.XFAIL, Status.PASS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,24 +38,37 @@ class Finding:
     kind: str  # "ktap", "exit", "splat", "taint", "leak", "lockdep", "deadline", "flood", "lost", "expect-hgm"
     message: str
     evidence: str = ""
+    fingerprint: str = ""  # what is the same of it in every case and kernel that has the same fault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CaseResult:
-    """One case on one architecture at one huge page size."""
+class Attempt:
+    """One time that a case was run, and what it came to."""
+
+    status: Status
+    reason: str = ""  # of a skip, or why a failure was expected
+    findings: tuple[Finding, ...] = ()
+    diagnostics: tuple[str, ...] = ()  # the program's own words
+    seconds: float = 0.0
+    shapes: tuple[tuple[str, ...], ...] = ()  # how each huge page was mapped, by the hardware's tables, in order asked
+    directory: str = ""  # of its files, relative to the run's directory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseResult(Attempt):
+    """One case on one architecture at one huge page size: the worst attempt's result, and what all came to."""
 
     id: str
     category: str
     arch: str
     huge_page_size: int  # bytes
     claim: str
-    status: Status
-    reason: str = ""  # of a skip
-    findings: tuple[Finding, ...] = ()
-    diagnostics: tuple[str, ...] = ()  # the program's own words
-    seconds: float = 0.0
-    shapes: tuple[tuple[str, ...], ...] = ()  # how each huge page was mapped, by the hardware's tables, in order asked
-    directory: str = ""  # of its files, relative to the run's directory
+    attempts: tuple[Attempt, ...] = ()  # all, in order, if it was run more than once
+
+    @property
+    def red(self) -> bool:
+        """Whether it keeps the run from being green."""
+        return self.status in RED
 
     def to_json(self) -> str:
         """Return it as text, to be handed from one process to another."""
@@ -74,6 +94,9 @@ class RunResult:
 
     started: str  # ISO 8601, UTC
     command: list[str]
+    harness: str = ""  # its version
+    finished: str = ""  # ISO 8601, UTC; empty while it is going on
+    shard: str = ""  # such as 2/3: the part of the cases that was run here
     kernels: dict[str, dict[str, object]] = field(default_factory=dict)  # by architecture
     machines: dict[str, dict[str, object]] = field(default_factory=dict)  # by architecture
     cases: list[CaseResult] = field(default_factory=list)
@@ -99,10 +122,32 @@ def read(path: Path) -> RunResult:
 
 def case_from(data: dict[str, Any]) -> CaseResult:
     """Return the case result that was made plain data by `asdict`, and perhaps went through JSON."""
-    findings = tuple(Finding(**finding) for finding in data["findings"])
-    plain = {"status": Status(data["status"]), "findings": findings, "diagnostics": tuple(data["diagnostics"])}
-    plain["shapes"] = tuple(map(tuple, data["shapes"]))
-    return CaseResult(**data | plain)
+    attempts = tuple(Attempt(**attempt | _attempt(attempt)) for attempt in data["attempts"])
+    return CaseResult(**data | _attempt(data) | {"attempts": attempts})
+
+
+def _attempt(data: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "status": Status(data["status"]),
+        "findings": tuple(Finding(**finding) for finding in data["findings"]),
+        "diagnostics": tuple(data["diagnostics"]),
+        "shapes": tuple(map(tuple, data["shapes"])),
+    }
+
+
+def together(results: Sequence[CaseResult]) -> CaseResult:
+    """Return the one result of a case that was run once or more often, which is the worst one unless it varies.
+
+    A pass among others is flaky, whatever the others are.
+    """
+    if len(results) == 1:
+        return results[0]
+    worst = min(results, key=lambda result: _BADNESS.index(result.status))
+    statuses = {result.status for result in results}
+    status = Status.FLAKY if Status.PASS in statuses and len(statuses) > 1 else worst.status
+    names = [item.name for item in fields(Attempt)]
+    attempts = tuple(Attempt(**{name: getattr(result, name) for name in names}) for result in results)
+    return replace(worst, status=status, attempts=attempts)
 
 
 def table(cases: Iterable[CaseResult]) -> list[str]:
@@ -119,4 +164,19 @@ def table(cases: Iterable[CaseResult]) -> list[str]:
     lines = ["  ".join(["category".ljust(width), *(status.rjust(6) for status in columns)])]
     for name, row in [*rows.items(), ("total", total)]:
         lines.append("  ".join([name.ljust(width), *(str(row[s] or "-").rjust(6) for s in columns)]))
+    return lines
+
+
+def crashes(cases: Iterable[CaseResult]) -> list[str]:
+    """Return a line for each splat that was seen: its fingerprint and in how many cases, the most frequent first."""
+    seen: dict[str, list[str]] = {}
+    for case in cases:
+        for attempt in case.attempts or (case,):
+            for finding in attempt.findings:
+                if finding.kind == "splat":
+                    seen.setdefault(finding.fingerprint, []).append(case.id)
+    lines = []
+    for fingerprint, ids in sorted(seen.items(), key=lambda item: -len(set(item[1]))):
+        where = f"{len(set(ids))} cases, such as {ids[0]}" if len(set(ids)) > 1 else ids[0]
+        lines.append(f"{fingerprint}: {where}")
     return lines

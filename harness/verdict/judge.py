@@ -11,6 +11,7 @@ from harness.guest.state import State
 from harness.pagetable.probe import Shape
 from harness.report.results import Finding, Status
 from harness.verdict import splats
+from harness.verdict.fingerprint import known
 from harness.verdict.leaks import pool_changes
 from harness.vm.ssh import End, Outcome
 
@@ -48,14 +49,14 @@ def judge(seen: Observation, *, expect_hgm: bool) -> Verdict:
     """Weigh all evidence. A case passes only if every piece of it says so; the worst finding names the status."""
     found = [*_kernel(seen), *_program(seen), *_state(seen)]
     ranked = [status for status, _ in found]
-    findings = tuple(finding for _, finding in found)
+    findings = tuple(map(known, (finding for _, finding in found)))
     for status in (Status.CRASH, Status.HANG, Status.FAIL, Status.ERROR):
         if status in ranked:
             return Verdict(status=status, findings=findings)
     if seen.ktap.status == "skip":
         if expect_hgm and seen.ktap.reason.startswith(NO_HGM):
             missing = Finding(kind="expect-hgm", message=f"HGM was expected, but the {seen.ktap.reason}")
-            return Verdict(status=Status.FAIL, findings=(missing,))
+            return Verdict(status=Status.FAIL, findings=(known(missing),))
         return Verdict(status=Status.SKIP, findings=(), reason=seen.ktap.reason)
     return Verdict(status=Status.PASS, findings=())
 

@@ -10,13 +10,13 @@ from harness.bisect.failure import (
     Judgement,
     Word,
     failure_of,
-    fingerprint,
     judge,
     judge_any,
     runs_needed,
     together,
 )
 from harness.report.results import CaseResult, Finding, Status
+from harness.verdict.fingerprint import fingerprint, known
 
 CASE = "guest_tests/mapcount/partial.c::each_mapping_counts[x86_64-2M]"
 NOT_OK = Finding(kind="ktap", message="not ok: each_mapping_counts", evidence="partial.c:23: expected 1, saw 0")
@@ -38,8 +38,8 @@ def null_pointer(address: str, function: str) -> Finding:
 
 def case(status: Status, *findings: Finding, name: str = CASE, reason: str = "") -> CaseResult:
     return CaseResult(
-        id=name, category="mapcount", arch="x86_64", huge_page_size=2 << 20, claim="", status=status, findings=findings,
-        reason=reason,
+        id=name, category="mapcount", arch="x86_64", huge_page_size=2 << 20, claim="", status=status,
+        findings=tuple(map(known, findings)), reason=reason,
     )  # fmt: skip
 
 

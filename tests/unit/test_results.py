@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.errors import BadInput
-from harness.report.results import SCHEMA, CaseResult, Finding, RunResult, Status, table
+from harness.report.results import RED, SCHEMA, CaseResult, Finding, RunResult, Status, read, table, together
 from harness.session import start
 
 
@@ -39,8 +40,41 @@ def test_results_are_written_whole(tmp_path: Path) -> None:
     RunResult(started="2026-01-01T00:00:00+00:00", command=["hgm"], cases=[case("fork", Status.FAIL)]).write(path)
     data = json.loads(path.read_text())
     assert (data["schema"], data["cases"][0]["status"]) == (SCHEMA, "fail")
-    assert data["cases"][0]["findings"] == [{"kind": "ktap", "message": "not ok: x", "evidence": ""}]
+    assert data["cases"][0]["findings"] == [{"kind": "ktap", "message": "not ok: x", "evidence": "", "fingerprint": ""}]
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "expected"),
+    [
+        ("pass", "pass"),
+        ("fail", "fail"),
+        ("pass pass", "pass"),
+        ("skip skip", "skip"),
+        ("fail fail", "fail"),
+        ("fail crash", "crash"),
+        ("error fail", "fail"),
+        ("fail skip", "fail"),
+        ("fail pass", "flaky"),
+        ("pass pass hang", "flaky"),
+        ("error pass", "flaky"),
+        ("skip pass", "flaky"),
+    ],
+)
+def test_several_attempts_come_to_one_result(statuses: str, expected: str, tmp_path: Path) -> None:
+    attempts = [case("fork", Status(status)) for status in statuses.split()]
+    whole = together(attempts)
+    assert whole.status == expected
+    assert whole.red == (Status(expected) in RED)
+    assert [one.status for one in whole.attempts] == (statuses.split() if len(attempts) > 1 else [])
+    run = RunResult(started="", command=[], cases=[whole])
+    run.write(tmp_path / "results.json")
+    assert read(tmp_path / "results.json") == run
+
+
+def test_what_stands_for_a_flaky_case_is_its_worst_attempt() -> None:
+    good, bad = case("fork", Status.PASS), replace(case("fork", Status.CRASH), directory="cases/x-2")
+    assert together([good, bad]).directory == "cases/x-2"
 
 
 def test_runs_are_dated_and_the_latest_is_linked(tmp_path: Path) -> None:

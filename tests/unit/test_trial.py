@@ -29,7 +29,7 @@ def ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int, result: R
     prepared = tmp_path / "prepared.json"
     if result:
         result.write(prepared)
-    script = f'test -e "{prepared}" && cp "{prepared}" "$5/results.json"; exit {status}'
+    script = f'test -e "{prepared}" && cp "{prepared}" "$6/results.json"; exit {status}'
     monkeypatch.setattr(trial, "_CHILD", ("sh", "-c", script, "sh"))
 
 

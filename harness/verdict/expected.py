@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""The list of failures that are known and expected: each with its reason, and the day from which it holds no more."""
+
+from __future__ import annotations
+
+import datetime
+import fnmatch
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.errors import BadInput
+from harness.report.results import CaseResult, Finding, Status
+
+FAILED = (Status.FAIL, Status.CRASH, Status.HANG, Status.FLAKY)  # ERROR is none: what could not be told is not known
+EXAMPLE = 'case = "guest_tests/fork/*[arm64-*]", reason = "why, and where it is discussed", revisit = 2027-06-30'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """One entry of the list."""
+
+    case: str  # the id of a case; * stands for anything, as does ? for one character
+    reason: str
+    revisit: datetime.date  # from this day on it counts as a failure again
+    finding: re.Pattern[str]  # searched in the messages of the findings; another failure is not expected
+    kernel: str = "*"  # of which the release must be
+
+
+def read(path: Path) -> tuple[Expected, ...]:
+    """Return the entries of a TOML file, tables `[[expected]]`. Raises BadInput that names what is wrong with one."""
+    try:
+        data = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise BadInput(f"the list of expected failures {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"the list of expected failures {path} is no TOML: {error}") from error
+    entries = data.pop("expected", [])
+    if data or not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise BadInput(f"{path} has {', '.join(data) or 'expected'}, and may have tables [[expected]] only")
+    return tuple(_entry(f"{path}: entry {number}", entry) for number, entry in enumerate(entries, start=1))
+
+
+def apply(
+    result: CaseResult, expected: Sequence[Expected], *, release: str, today: datetime.date | None = None
+) -> CaseResult:
+    """Return `result` as the list has it: XFAIL for a failure that is on it, XPASS for a pass that should be none.
+
+    An entry whose day has come expects nothing any more; a failure on it gets a finding that says so.
+    """
+    today = today or datetime.datetime.now(datetime.UTC).date()
+    for entry in expected:
+        if not _matches(entry.case, result.id) or not fnmatch.fnmatchcase(release, entry.kernel):
+            continue
+        if result.status is Status.PASS:
+            return replace(
+                result, status=Status.XPASS, reason=f"expected to fail until {entry.revisit}: {entry.reason}"
+            )
+        said = (finding.message for finding in result.findings)
+        if result.status not in FAILED or not any(map(entry.finding.search, said)):
+            continue
+        if today < entry.revisit:
+            return replace(result, status=Status.XFAIL, reason=f"until {entry.revisit}: {entry.reason}")
+        message = f"was expected until {entry.revisit}, which has come: {entry.reason}"
+        return replace(result, findings=(*result.findings, Finding(kind="expected", message=message)))
+    return result
+
+
+def _matches(pattern: str, case: str) -> bool:
+    # Ids have brackets, which are no sets of characters here.
+    return fnmatch.fnmatchcase(case, pattern.replace("[", "[[]"))
+
+
+def _entry(where: str, entry: Mapping[str, object]) -> Expected:
+    def text(name: str, default: str | None = None) -> str:
+        value = entry.get(name, default)
+        if not isinstance(value, str) or not (value or name == "finding"):
+            raise BadInput(f"{where}: {name} is {value!r}, and must be text", hint=f"such as {EXAMPLE}")
+        return value
+
+    if unknown := entry.keys() - {"case", "reason", "revisit", "finding", "kernel"}:
+        raise BadInput(f"{where}: {', '.join(sorted(unknown))} is not known", hint=f"such as {EXAMPLE}")
+    revisit = entry.get("revisit")
+    if not isinstance(revisit, datetime.date) or isinstance(revisit, datetime.datetime):
+        raise BadInput(f"{where}: revisit is {revisit!r}, and must be a day without quotes", hint=f"such as {EXAMPLE}")
+    try:
+        finding = re.compile(text("finding", ""))
+    except re.error as error:
+        raise BadInput(f"{where}: finding is no regular expression: {error}") from error
+    return Expected(
+        case=text("case"), reason=text("reason"), revisit=revisit, finding=finding, kernel=text("kernel", "*")
+    )
