@@ -117,7 +117,7 @@ class Guest:
         earlier, log = _split(machine.console_since(start, self._position), mark)
         return Observation(
             outcome=outcome,
-            ktap=ktap.parse(outcome.stdout.decode(errors="replace")),
+            ktap=ktap.parse(outcome.stdout.decode(errors="replace"), needs_plan=True),
             log=log,
             log_complete=complete,
             earlier=earlier,
