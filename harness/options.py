@@ -53,6 +53,8 @@ def add_options(add: Callable[..., Any]) -> None:
     add("--stress", type=int, default=0, metavar="SECONDS", help="also run the stress cases, each for so long")
     fresh_help = "how long a guest is used: one test, file, or run (default: test, or run where guests must boot)"
     add("--fresh", default="", choices=("test", "file", "run"), help=fresh_help)
+    selftest_help = "run the kernel's own selftests, and no other tests unless named; may be repeated"
+    add("--kselftest", action="append", default=[], metavar="COLLECTION[:PROGRAM,...]", help=selftest_help)
     add("--results", metavar="DIR", help="where the results go (default: a dated directory in results/)")
 
 

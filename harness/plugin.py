@@ -20,6 +20,7 @@ from harness import interrupts, pools
 from harness.arch import Arch, size_name
 from harness.errors import BadInput, HarnessError
 from harness.guest.cases import STRESS, Case, find
+from harness.kselftest import wanted
 from harness.options import add_options, expand, kernel_request, wants_reference
 from harness.paths import GUEST_TESTS, ROOT
 
@@ -49,17 +50,27 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.args_source is pytest.Config.ArgsSource.INVOCATION_DIR and config.rootpath == ROOT:
         # pytest heeds `testpaths` only in its root; from anywhere else the same command is the same run.
         config.args = [os.fspath(GUEST_TESTS)]
+    if config.getoption("kselftest"):
+        # Whoever asks for the kernel's own tests gets these alone, unless paths are named, too.
+        named = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else []
+        config.args = [*named, os.fspath(wanted.ANCHOR)]
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Collector(config), "hgm-collector")
     try:
         for arch in expand(config.getoption("arch")):
             pools.of(arch, config.getoption("huge_pages"))
+        wanted.read(config.getoption("kselftest"))
     except BadInput as error:
         raise pytest.UsageError(str(error)) from error
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Collect programs below guest_tests/ (stress/ only with --stress), and any below a directory guest_programs."""
+    if file_path == wanted.ANCHOR and parent.config.getoption("kselftest"):
+        from harness.kselftest.item import Collections
+
+        collections: Collections = Collections.from_parent(parent, path=file_path)
+        return collections
     places = [GUEST_TESTS] if file_path.is_relative_to(GUEST_TESTS) else []
     places += [place for place in file_path.parents if place.name == "guest_programs"]
     if not places or file_path.suffix not in (".c", ".py") or file_path.parent.name == "lib":
@@ -152,7 +163,9 @@ def evidence(result: CaseResult, directory: Path) -> str:
 def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
     """Prepare everything for the guest cases that were selected, run, and leave no guest behind."""
     config = session.config
-    items = [item for item in session.items if isinstance(item, GuestItem)]
+    from harness.kselftest.item import KselftestItem
+
+    items = [item for item in session.items if isinstance(item, GuestItem | KselftestItem)]
     if not items or config.option.collectonly or session.testsfailed:
         return (yield)
     from harness.session import Run  # paramiko and QMP are slow to import; collecting does without them
@@ -174,7 +187,9 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
                 )
                 config.stash[RUN] = run
                 for arch in dict.fromkeys(item.arch for item in items):
-                    run.prepare(arch, {item.path for item in items if item.arch is arch})
+                    here = [item for item in items if item.arch is arch]
+                    programs = {item.path for item in here if isinstance(item, GuestItem)}
+                    run.prepare(arch, programs, [item.wanted for item in here if isinstance(item, KselftestItem)])
             return (yield)
         except HarnessError as error:
             interrupts.raise_lost()
@@ -223,9 +238,14 @@ def _give_up(config: pytest.Config, error: HarnessError) -> NoReturn:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Let the result travel with the report, which goes from a worker to the process that collects."""
+    from harness.kselftest.item import KselftestItem
+
     report = yield
-    if isinstance(item, GuestItem) and item.result and report.when == "call":
-        setattr(report, TRAVELS, item.result.to_json())
+    results = item.results if isinstance(item, KselftestItem) else []
+    if isinstance(item, GuestItem) and item.result:
+        results = [item.result]
+    if results and report.when == "call":
+        setattr(report, TRAVELS, [result.to_json() for result in results])
     return report
 
 
@@ -236,10 +256,10 @@ class Collector:
         self._config = config
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take the result of a case over."""
+        """Take the results of an item over."""
         from harness.report.results import CaseResult
 
-        if text := getattr(report, TRAVELS, None):
+        for text in getattr(report, TRAVELS, ()):
             _outcome(self._config)[1].cases.append(CaseResult.from_json(text))
 
     @pytest.hookimpl(optionalhook=True)

@@ -7,7 +7,7 @@ import contextlib
 import datetime
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,6 +19,9 @@ from harness.guest.cases import Case
 from harness.guest.run import Guest
 from harness.kernel import build as kernel_build
 from harness.kernel.build import KernelRequest
+from harness.kselftest import build as kselftest_build
+from harness.kselftest.build import Suite
+from harness.kselftest.wanted import Wanted
 from harness.report.results import CaseResult, RunResult, Status
 from harness.supply import Fresh, Supply
 from harness.verdict.judge import Observation, Verdict, judge
@@ -39,12 +42,19 @@ class Run:
     result: RunResult
     stress_s: int = 0  # how long a stress case runs, in seconds
     fresh: Fresh | None = None
+    suites: dict[tuple[str, str], Suite] = field(default_factory=dict)  # selftests by architecture and collection
+    listed: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # what the script of a suite would run
     _supplies: dict[str, Supply] = field(default_factory=dict)
 
-    def prepare(self, arch: Arch, programs: Iterable[Path]) -> None:
-        """Make kernel, image, test programs and template ready for `arch`. Raises HarnessError: one clear message."""
+    def prepare(self, arch: Arch, programs: Iterable[Path], selftests: Iterable[Wanted] = ()) -> None:
+        """Make kernel, image, tests and template ready for `arch`. Raises HarnessError: one clear message."""
         kernel = kernel_build.prepare(replace(self.request, arch=arch))
-        bundle = guest_build.prepare(arch, programs)
+        extra: dict[str, Path] = {}
+        for wanted in {one.collection: one for one in selftests}.values():
+            suite = kselftest_build.prepare(kernel, replace(self.request, arch=arch), wanted)
+            self.suites[arch.name, wanted.collection] = suite
+            extra |= kselftest_build.bundle_files(suite)
+        bundle = guest_build.prepare(arch, programs, extra)
         spec = VmSpec(
             arch=arch,
             accelerator=accel.choose(arch),
@@ -76,7 +86,7 @@ class Run:
         directory = self.directory / "cases" / re.sub(r"[^\w.\[\]-]+", "_", case_id)
         supply = self._supplies[arch.name]
         with places.taken(supply.spec):
-            seen = _observed(supply, case, huge_page_size, case_id)
+            seen = _observed(supply, lambda: supply.take(case).run(case, huge_page_size), case_id)
         verdict = judge(seen, expect_hgm=self.expect_hgm)
         _keep(directory, seen)
         spoilt = case.spoils and verdict.status is not Status.SKIP
@@ -86,6 +96,20 @@ class Run:
         supply.done()
         place = os.fspath(directory.relative_to(self.directory))
         return _result(case, arch, huge_page_size, case_id, seen, verdict, place)
+
+    def watch(self, arch: Arch, name: str, directory: Path, look: Callable[[Guest], Observation]) -> Observation:
+        """Return what `look` sees in a guest that nobody has had, and keep its files in `directory`.
+
+        Raises HarnessError if no guest can be had.
+        """
+        supply = self._supplies[arch.name]
+        with places.taken(supply.spec):
+            try:
+                seen = _observed(supply, lambda: look(supply.renew()), name)
+            finally:
+                supply.drop()
+        _keep(directory, seen)
+        return seen
 
     @contextlib.contextmanager
     def guest(self, arch: Arch) -> Iterator[Guest]:
@@ -127,11 +151,11 @@ def start(directory: Path | None, base: Path, command: list[str]) -> tuple[Path,
     return target, RunResult(started=now.isoformat(timespec="seconds"), command=command)
 
 
-def _observed(supply: Supply, case: Case, huge_page_size: int, case_id: str) -> Observation:
-    """Run a case in a guest of which all is known; once more if its template was changed under it."""
+def _observed(supply: Supply, look: Callable[[], Observation], name: str) -> Observation:
+    """Return what is seen in a guest of which all is known; look once more if its template was changed under it."""
     for _ in range(ATTEMPTS):
         try:
-            seen = supply.take(case).run(case, huge_page_size)
+            seen = look()
         except BaseException as error:
             supply.drop()
             if isinstance(error, HarnessError) and not supply.genuine:
@@ -141,7 +165,7 @@ def _observed(supply: Supply, case: Case, huge_page_size: int, case_id: str) -> 
             return seen
         supply.drop()
     raise HostFault(
-        f"the template of {supply.spec.arch.name} guests was changed {ATTEMPTS} times while {case_id} ran",
+        f"the template of {supply.spec.arch.name} guests was changed {ATTEMPTS} times while {name} ran",
         hint="who writes to the cache? set HGM_CACHE to a directory of your own",
     )
 

@@ -17,7 +17,7 @@ _SUBTEST = re.compile(r"^# Subtest: (?P<name>.*?)\s*$")
 _PLAN = re.compile(r"^1\.\.(\d+)(?:\s*#\s*(?P<directive>skip)\b\s*(?P<reason>.*))?\s*$", re.IGNORECASE)
 _POINT = re.compile(
     r"^(?P<ok>not ok|ok)\b\s*(?P<number>\d+)?\s*(?:-\s+)?(?P<name>[^#]*?)\s*"
-    r"(?:#\s*(?P<directive>\w+)\b:?\s*(?P<text>.*))?$"
+    r"(?:#\s*(?P<behind>(?:(?P<directive>\w+)\b:?\s*)?(?P<text>.*)))?$"
 )
 # A directive decides over ok and not ok; one that is unknown decides nothing.
 _DIRECTIVES = {"SKIP": "skip", "TODO": "skip", "XFAIL": "xfail", "TIMEOUT": "fail", "ERROR": "fail"}
@@ -31,7 +31,7 @@ class Point:
     name: str
     # "pass", "fail", "skip", "xfail"; "missing" if it was begun and its result did not come, or none of those under it
     status: str
-    text: str = ""  # behind the directive: the reason of a skip
+    text: str = ""  # behind the directive: the reason of a skip; or all that stands there, if it is none
     points: list[Point] = field(default_factory=list)
 
 
@@ -161,7 +161,8 @@ class _Reader:
         if status == "pass" and any(child.status == "fail" for child in children):
             status = "fail"
             problems.append(f"{name or position} is ok although a result under it is not")
-        return Point(name=name, status=status, text=match["text"] or "", points=children)
+        text = match["text" if directive in _DIRECTIVES else "behind"] or ""
+        return Point(name=name, status=status, text=text, points=children)
 
 
 def _where(depth: int) -> str:

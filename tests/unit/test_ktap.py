@@ -68,6 +68,14 @@ def test_what_cannot_be_told_is_an_error(text: str, problem: str) -> None:
     assert any(problem in found for found in ktap.problems), ktap.problems
 
 
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [("not ok 1 a # exit=1", "exit=1"), ("not ok 1 a # TIMEOUT 45 s", "45 s"), ("not ok 1 a # (none)", "(none)")],
+)
+def test_what_stands_behind_a_result_is_kept(line: str, text: str) -> None:
+    assert [(point.status, point.text) for point in parse(stream("1..1", line)).points] == [("fail", text)]
+
+
 def test_a_missing_plan_is_legal() -> None:
     assert parse(stream("ok 1 a")).status == "pass"
 
