@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 SCRIPT = "run_vmtests.sh"
 # Newer trees call that script by one more script for each of its categories.
 WRAPPER = re.compile(r"ksft_\w+\.sh")
-SCRIPT_SECONDS = 30  # for all that a script does besides running one program, on an accelerator of slowness 1
+# For all that is done besides running one program, on an accelerator of slowness 1: without the script, and by it.
+START_SECONDS, SCRIPT_SECONDS = 3, 30
 LONGEST_SECONDS = 3600  # for a program whose collection sets no limit
 PROGRAMS_SHOWN = 60
 
@@ -108,7 +109,8 @@ def _listed(run: Run, suite: Suite, arch: Arch) -> list[str]:
 def _watch(run: Run, suite: Suite, arch: Arch, place: Path, name: str, command: str, turn: int) -> Observation:
     """Start `command` in a fresh guest with the program whose `turn` it is."""
     argv = f"python3 -S kselftest/start.py kselftest/{suite.directory} {turn} {command}"
-    seconds = SCRIPT_SECONDS + ((suite.timeout_s or LONGEST_SECONDS) if turn else 0)
+    seconds = SCRIPT_SECONDS if SCRIPT in command else START_SECONDS
+    seconds += (suite.timeout_s or LONGEST_SECONDS) if turn else 0
     label = re.sub(r"[^\w.:=/ -]", "_", name)
 
     def look(guest: Guest) -> Observation:
