@@ -50,10 +50,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.args_source is pytest.Config.ArgsSource.INVOCATION_DIR and config.rootpath == ROOT:
         # pytest heeds `testpaths` only in its root; from anywhere else the same command is the same run.
         config.args = [os.fspath(GUEST_TESTS)]
-    if config.getoption("kselftest"):
+    ids = [arg for arg in config.args if arg.startswith(wanted.PREFIX)]
+    if config.getoption("kselftest") or ids:
         # Whoever asks for the kernel's own tests gets these alone, unless paths are named, too.
         named = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else []
-        config.args = [*named, os.fspath(wanted.ANCHOR)]
+        config.args = [*(arg for arg in named if arg not in ids), os.fspath(wanted.ANCHOR)]
+        config.option.kselftest = [*config.option.kselftest, *ids]
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Collector(config), "hgm-collector")
     try:

@@ -22,6 +22,7 @@ from harness.kernel.build import KernelRequest
 from harness.kselftest import build as kselftest_build
 from harness.kselftest.build import Suite
 from harness.kselftest.wanted import Wanted
+from harness.process import say
 from harness.report.results import CaseResult, RunResult, Status
 from harness.supply import Fresh, Supply
 from harness.verdict.judge import Observation, Verdict, judge
@@ -68,7 +69,10 @@ class Run:
         )  # fmt: skip
         supply.prepare()
         self._supplies[arch.name] = supply
-        self.result.kernels[arch.name] = kernel.to_json()
+        notes = [note for (name, _), suite in self.suites.items() if name == arch.name for note in suite.notes]
+        for note in notes:
+            say(note)
+        self.result.kernels[arch.name] = kernel.to_json() | {"notes": [*kernel.notes, *notes]}
         self.result.machines[arch.name] = {
             "accelerator": spec.accelerator.name,
             "accelerator_reason": spec.accelerator.reason,

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.arch import Arch
@@ -55,6 +55,16 @@ class Suite:
     timeout_s: int  # for each program; 0: none
     lacking: tuple[str, ...]  # options that its own fragment asks for and the kernel has not
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know."""
+        if not self.lacking:
+            return ()
+        asked = f"{SELFTESTS}/{self.directory}/config"
+        return (
+            f"the kernel lacks what {asked} asks for, so some selftests may skip or fail: {', '.join(self.lacking)}",
+        )
+
 
 def prepare(kernel: Kernel, request: KernelRequest, wanted: Wanted) -> Suite:
     """Return the collection for `kernel`, built if the cache does not have it.
@@ -71,7 +81,7 @@ def prepare(kernel: Kernel, request: KernelRequest, wanted: Wanted) -> Suite:
         source = resolve(request.source)
         repo = KernelRepo.open().reading(source.alternate)
         directory = _find(repo, kernel, wanted)
-        tools = toolchain.find(kernel.arch)
+        tools = _without_compiler(toolchain.find(kernel.arch))
         inputs = (*INPUTS, f"arch/{tools.srcarch}/include", f"arch/{tools.srcarch}/tools")
         named = [repo.git("rev-parse", f"{kernel.tree}:{path}", check=False).stdout.strip() for path in inputs]
         key = digest(RECIPE, named, directory, kernel.arch.name, tools.identity, tools.key_variables)
@@ -105,6 +115,13 @@ def _find(repo: KernelRepo, kernel: Kernel, wanted: Wanted) -> str:
         f"--kselftest: {kernel.source} has no selftests called {wanted.collection}",
         hint=f"it has {', '.join(known)}" if known else f"it has no {SELFTESTS}/Makefile",
     )
+
+
+def _without_compiler(tools: toolchain.Toolchain) -> toolchain.Toolchain:
+    """With LLVM the Makefiles put the compiler's words together themselves, with the architecture it shall be for."""
+    if not any(word.startswith("LLVM=") for word in tools.variables):
+        return tools
+    return replace(tools, variables=tuple(word for word in tools.variables if not word.startswith("CC=")))
 
 
 def _build(

@@ -12,7 +12,7 @@ import pytest
 from harness import interrupts, plugin
 from harness.arch import Arch
 from harness.errors import HarnessError
-from harness.kselftest.wanted import Wanted, read
+from harness.kselftest.wanted import PREFIX, Wanted, read
 from harness.options import expand
 from harness.paths import ROOT
 
@@ -27,7 +27,9 @@ class Collections(pytest.File):
         """Yield an item for each collection or program that is asked for, and each architecture."""
         for wanted in read(self.config.getoption("kselftest")):
             for arch in expand(self.config.getoption("arch")):
-                name = f"kselftest/{wanted.name}[{arch.name}]"
+                if wanted.arch not in ("", arch.name):
+                    continue
+                name = f"{PREFIX}{wanted.name}[{arch.name}]"
                 item: KselftestItem = KselftestItem.from_parent(self, name=name, nodeid=name, wanted=wanted, arch=arch)
                 yield item
 

@@ -17,6 +17,7 @@ from harness.guest.ktap import Ktap, Point
 # Printed by guest/shim.sh around the program, whose status the second one carries.
 _BEGIN = re.compile(r"^(?P<margin>(?:# )*)hgm-kselftest: begin (?P<words>.*)$")
 _END = re.compile(r"hgm-kselftest: end (?P<status>\d+)$")
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 _TAP = re.compile(r"^(?:KTAP version \d|TAP version 1[34]|1\.\.\d+|(?:not )?ok\b\s*\d+)")
 _INNER = re.compile(r"^(?P<depth>(?:#\s?)+)(?=(?:KTAP|TAP) version \d|1\.\.\d+\s*(?:#|$)|(?:not )?ok\b\s*\d+)")
 _BAIL_OUT = re.compile(r"^Bail out!\s*(?P<words>.*)")
@@ -37,7 +38,7 @@ class Section:
 
 def section(text: str) -> Section | None:
     """Return the program's part of a script's output; None if the script has not come to it."""
-    lines = iter(text.replace("\r\n", "\n").split("\n"))
+    lines = (_CONTROL.sub("", line) for line in text.split("\n"))
     start = next((match for line in lines if (match := _BEGIN.match(line))), None)
     if start is None:
         return None

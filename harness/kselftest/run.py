@@ -19,6 +19,7 @@ from harness.kselftest import verdict
 from harness.kselftest.build import Suite
 from harness.kselftest.verdict import Program
 from harness.kselftest.wanted import Wanted
+from harness.process import say
 from harness.report.results import CaseResult
 from harness.verdict.judge import Observation
 from harness.vm.ssh import End
@@ -50,7 +51,9 @@ def run(run: Run, wanted: Wanted, arch: Arch) -> list[CaseResult]:
             continue
         place = Path("cases") / re.sub(r"[^\w.-]+", "_", f"kselftest_{wanted.collection}_{program.name}_{arch.name}")
         seen = _watch(run, suite, arch, run.directory / place, program.name, program.command, program.turn)
-        found += verdict.results(program, wanted.collection, arch, os.fspath(place), seen)
+        results = verdict.results(program, wanted.collection, arch, os.fspath(place), seen)
+        say(f"{results[-1].id}: {results[-1].status}")
+        found += results
     return found
 
 
@@ -78,7 +81,8 @@ def programs(suite: Suite, listed: Sequence[str]) -> list[Program]:
 
 def chosen(known: Sequence[Program], suite: Suite, wanted: Wanted) -> list[Program]:
     """Return the programs that are wanted. Raises BadInput if there is none."""
-    found = [program for program in known if wanted.includes(program.words)]
+    found = [program for program in known if program.name == " ".join(wanted.words)]
+    found = found or [program for program in known if wanted.includes(program.words)]
     if found or not wanted.words:
         return found
     path = suite.files / wanted.words[0]

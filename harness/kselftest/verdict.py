@@ -9,6 +9,7 @@ from harness.arch import Arch
 from harness.guest.ktap import Ktap, Point
 from harness.kselftest import output
 from harness.kselftest.output import Section
+from harness.kselftest.wanted import result_id
 from harness.process import tail
 from harness.report.results import CaseResult, Finding, Status
 from harness.verdict.judge import Observation, Verdict, of_end, of_kernel, of_state, status_words, worst
@@ -45,7 +46,7 @@ def results(program: Program, collection: str, arch: Arch, directory: str, seen:
     lines = part.lines if part else []
     own = _result(program, collection, arch, directory)
     found = [
-        _of_point(own, _id(collection, "/".join((program.name, *path)), arch), point)
+        _of_point(own, result_id(collection, program.name, arch.name, "/".join(path)), point)
         for path, point in output.flat(tap.points if tap else [])
     ]
     own = replace(
@@ -115,7 +116,7 @@ def _program(part: Section, status: int, tap: Ktap | None, program: Program) -> 
 
 def _result(program: Program, collection: str, arch: Arch, directory: str) -> CaseResult:
     return CaseResult(
-        id=_id(collection, program.name, arch),
+        id=result_id(collection, program.name, arch.name),
         category=f"kselftest/{collection}",
         arch=arch.name,
         huge_page_size=0,  # of its own choice
@@ -138,7 +139,3 @@ def _of_point(own: CaseResult, name: str, point: Point) -> CaseResult:
         reason=f"{_EXPECTED}: {reason}" if point.status == "xfail" else reason,
         findings=(Finding(kind="ktap", message=message),) if status in (Status.FAIL, Status.ERROR) else (),
     )
-
-
-def _id(collection: str, name: str, arch: Arch) -> str:
-    return f"kselftest/{collection}/{name}[{arch.name}]"

@@ -13,6 +13,7 @@ from harness.arch import X86_64
 from harness.errors import BadInput
 from harness.guest.ktap import Ktap
 from harness.guest.state import State
+from harness.kernel.build import Kernel, KernelRequest
 from harness.kselftest import build, output, run, verdict, wanted
 from harness.kselftest.build import Suite
 from harness.kselftest.verdict import Program
@@ -38,7 +39,7 @@ def seen(text: str, *, end: End = End.EXITED, status: int | None = 0, **rest: ob
 
 def results(text: str, program: Program = PROGRAM, **rest: object) -> dict[str, CaseResult]:
     found = verdict.results(program, "mm", X86_64, "cases/x", seen(text, **rest))  # type: ignore[arg-type]
-    return {result.id.removeprefix("kselftest/mm/").removesuffix("[x86_64]"): result for result in found}
+    return {result.id.removeprefix("kselftest/mm:").removesuffix("[x86_64]"): result for result in found}
 
 
 def printed(*lines: str, status: int = 0, words: Sequence[str] = PROGRAM.words) -> str:
@@ -52,6 +53,14 @@ def test_what_can_be_asked_for() -> None:
     assert found[0].directories == ("mm", "vm")
     assert found[1].includes(("userfaultfd", "hugetlb", "128", "32"))
     assert not found[1].includes(("userfaultfd", "hugetlb_shared", "128", "32"))
+
+
+def test_an_id_asks_for_its_program() -> None:
+    ids = [wanted.result_id("mm", "userfaultfd shmem 20 16 #2", "arm64", "a/b [c]"), "kselftest/mm[x86_64]"]
+    assert wanted.read(ids) == [
+        Wanted("mm", ("userfaultfd", "shmem", "20", "16", "#2"), "arm64"),
+        Wanted("mm", (), "x86_64"),
+    ]
 
 
 @pytest.mark.parametrize("value", ["", ":", "mm:", "mm:a,,b", "../mm", "/mm", "a b"])
@@ -74,9 +83,9 @@ def test_tap_in_three_levels() -> None:
     assert tap and not tap.problems
     found = results(sample("tap"))
     assert {name: str(result.status) for name, result in found.items()} == {
-        "second/No leak from parent into child": "pass",
-        "second/No leak/inner": "fail",
-        "second/No leak": "fail",
+        "second::No leak from parent into child": "pass",
+        "second::No leak/inner": "fail",
+        "second::No leak": "fail",
         "second": "fail",
     }
     assert [finding.message for finding in found["second"].findings] == ["not ok: No leak exit=1"]
@@ -85,7 +94,7 @@ def test_tap_in_three_levels() -> None:
 def test_a_program_that_was_cut_short_is_no_pass() -> None:
     found = results(sample("cut"), end=End.DEADLINE, status=None, after=None)
     assert found["second"].status == Status.HANG
-    assert found["second/a"].status == Status.PASS
+    assert found["second::a"].status == Status.PASS
     assert results(sample("cut"))["second"].status == Status.ERROR
 
 
@@ -140,11 +149,11 @@ def test_a_splat_and_a_lost_page_are_the_programs() -> None:
 
 def test_names_are_unique() -> None:
     found = results(printed("TAP version 13", "1..3", "ok 1 a", "ok 2 a", "ok 3"))
-    assert list(found) == ["second/a", "second/a (2)", "second/3", "second"]
+    assert list(found) == ["second::a", "second::a (2)", "second::3", "second"]
 
 
 def test_an_expected_failure_says_so() -> None:
-    found = results(printed("TAP version 13", "1..1", "not ok 1 a # XFAIL known"))["second/a"]
+    found = results(printed("TAP version 13", "1..1", "not ok 1 a # XFAIL known"))["second::a"]
     assert (found.status, found.reason) == (Status.SKIP, "an expected failure: known")
 
 
@@ -185,6 +194,8 @@ def test_programs_are_what_the_script_runs_and_what_it_does_not(suite: Suite) ->
         ((), 6),
         (("userfaultfd",), 3),
         (("userfaultfd", "hugetlb"), 1),
+        (("userfaultfd", "shmem", "20", "16"), 1),
+        (("userfaultfd", "shmem", "20", "16", "#2"), 1),
         (("by_hand",), 1),
         (("by_hand", "-x"), 1),
         (("migration",), 1),
@@ -198,6 +209,19 @@ def test_a_program_that_is_not_there_is_bad_input(suite: Suite) -> None:
     with pytest.raises(BadInput, match="mm has no program userfault") as error:
         run.chosen(run.programs(suite, LISTED), suite, Wanted("mm", ("userfault",)))
     assert "gup_test, userfaultfd, split_huge_page_test, migration" in error.value.hint
+
+
+def test_an_image_alone_has_no_selftests() -> None:
+    image = Path("bzImage")
+    kernel = Kernel(arch=X86_64, key="", image=image, release="", config=None, source="bzImage", flavour="prebuilt")
+    with pytest.raises(BadInput, match="bzImage has none"):
+        build.prepare(kernel, KernelRequest(arch=X86_64), Wanted("mm"))
+
+
+def test_options_that_a_collection_asks_for_and_the_kernel_lacks(suite: Suite) -> None:
+    assert suite.notes == ()
+    (note,) = replace(suite, lacking=("CONFIG_TEST_HMM=m",)).notes
+    assert "tools/testing/selftests/vm/config" in note and note.endswith("CONFIG_TEST_HMM=m")
 
 
 def test_the_limit_of_a_collection(suite: Suite, tmp_path: Path) -> None:
