@@ -164,6 +164,8 @@ def _build(
                 _install(path, files)
         for name in listed["copied"]:
             _install(sources / SELFTESTS / directory / name, files)
+        # What scripts of any collection may read: it is installed beside all of them.
+        shutil.copytree(sources / SELFTESTS / "kselftest", work / "kselftest")
         shutil.copy2(log, work / "build.log")
         meta = {"entries": listed["entry"], "failed": failed, "tree": kernel.tree}
         (work / "suite.json").write_text(json.dumps(meta, indent=1))
@@ -228,8 +230,13 @@ def _lacking(fragment: Path, kernel: Kernel) -> tuple[str, ...]:
     )
 
 
+def _below(directory: Path) -> dict[str, Path]:
+    return {os.fspath(path.relative_to(directory)): path for path in sorted(directory.rglob("*")) if path.is_file()}
+
+
 def bundle_files(suite: Suite) -> dict[str, Path]:
     """Return the files that a guest needs for the collection, by their places on its disk."""
-    ours = {f"kselftest/{path.name}": path for path in sorted((Path(__file__).parent / "guest").iterdir())}
-    found = {path.relative_to(suite.files): path for path in sorted(suite.files.rglob("*")) if path.is_file()}
-    return ours | {f"kselftest/{suite.directory}/{place}": path for place, path in found.items()}
+    places = {path.name: path for path in sorted((Path(__file__).parent / "guest").iterdir()) if path.is_file()}
+    places |= {f"kselftest/{place}": path for place, path in _below(suite.files.parent / "kselftest").items()}
+    places |= {f"{suite.directory}/{place}": path for place, path in _below(suite.files).items()}
+    return {f"kselftest/{place}": path for place, path in places.items()}

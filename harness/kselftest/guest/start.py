@@ -26,6 +26,7 @@ def main() -> None:
         is_program = path.is_file() and os.access(path, os.X_OK)
         is_script_around = f"./{path.name}" in command[1:]
         (directory / path.name).symlink_to(HERE / "shim.sh" if is_program and not is_script_around else path)
+    (WORK / "kselftest").symlink_to(HERE / "kselftest")
     # What the scripts use and a small guest has no link for, behind all that it has.
     subprocess.run(["busybox", "--install", "-s", tools], check=True)
     (tools / "sudo").unlink(missing_ok=True)
