@@ -32,7 +32,7 @@ SCRIPT = "run_vmtests.sh"
 # Newer trees call that script by one more script for each of its categories.
 WRAPPER = re.compile(r"ksft_\w+\.sh")
 # For all that is done besides running one program, on an accelerator of slowness 1: without the script, and by it.
-START_SECONDS, SCRIPT_SECONDS = 3, 30
+START_SECONDS, SCRIPT_SECONDS = 2, 30
 LONGEST_SECONDS = 3600  # for a program whose collection sets no limit
 PROGRAMS_SHOWN = 60
 

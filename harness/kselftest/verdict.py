@@ -91,7 +91,7 @@ def _program(part: Section, status: int, tap: Ktap | None, program: Program) -> 
     found: list[tuple[Status, Finding]] = []
     words = "\n".join(part.lines[-60:])
     by_exit = _EXIT.get(status, "fail")
-    if part.words != " ".join(program.words):
+    if tuple(part.words.split()) != program.words:
         message = f"{program.command} ran {part.words!r} where it had run {' '.join(program.words)!r}"
         found.append((Status.ERROR, Finding(kind="script", message=message)))
     if tap and tap.problems:
