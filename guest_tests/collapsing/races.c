@@ -4,7 +4,9 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <signal.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 
 /* A second thread that makes its move in each round, at the same time as the case makes its own. */
 struct race {
@@ -328,6 +330,57 @@ HGM_CASE(against_fork, "a collapse while the process forks: the child reads the 
 		drop(&area);
 	}
 	hgm_thread_join(race.thread);
+}
+
+/* Maps pieces of each huge page of the file in a mapping of its own, collapses them and drops them, until it is killed. */
+_Noreturn static void collapse_for_ever(const struct hgm_area *area, const struct hgm_child *parent)
+{
+	struct hgm_area own = *area;
+
+	own.uffd = hgm_uffd_for_pieces(UFFD_FEATURE_SIGBUS);
+	own.primary = hgm_map(area->fd, 0, area->length, MAP_SHARED);
+	hgm_register_for_pieces(own.uffd, own.primary, own.length);
+	for (bool told = false;; told = true) {
+		for (size_t page = 0; page < own.pages; page++)
+			hgm_continue(&own, page * hgm_huge, hgm_base);
+		if (!told)
+			hgm_tell(parent);
+		EXPECT_ERRNO(hgm_try_collapse(&own, 0, own.length), 0);
+		CHECKED(madvise(own.primary, own.length, MADV_DONTNEED));
+		hgm_now_empty(&own, 0, own.length);
+	}
+}
+
+HGM_CASE(killed, "a process that is killed in the midst of a collapse leaves nothing locked: others map, collapse and drop "
+	 "the same pages after it [mm/hugetlb.c:hugetlb_fault_mutex_table is for all processes]", .deadline_s = 120)
+{
+	struct hgm_area area;
+	size_t pages = hgm_pool("free") < 8 ? 1 : 8;
+
+	hgm_area_open(&area, pages, 0);
+	for (int round = 0; round < 40; round++) {
+		struct hgm_child child;
+		int status;
+
+		hgm_at("round %d", round);
+		if (hgm_fork(&child))
+			collapse_for_ever(&area, &child);
+		hgm_wait(&child);
+		/* At any moment of what it does. */
+		usleep(hgm_random(2000));
+		CHECKED(kill(child.pid, SIGKILL));
+		CHECKED(waitpid(child.pid, &status, 0));
+		EXPECT(WIFSIGNALED(status));
+		close(child.channel);
+		for (size_t page = 0; page < pages; page++) {
+			hgm_continue(&area, page * hgm_huge + hgm_base, hgm_base);
+			hgm_collapse(&area, page * hgm_huge, hgm_huge);
+		}
+		hgm_expect_mapcount(&area, 1);
+		CHECKED(madvise(area.primary, area.length, MADV_DONTNEED));
+		hgm_now_empty(&area, 0, area.length);
+	}
+	hgm_expect_pieces(&area);
 }
 
 /* Somebody who uses one piece over and over while the pieces around it are collapsed, in a thread of its own. */
