@@ -16,10 +16,20 @@ struct race {
 	pthread_barrier_t barrier;
 	pthread_t thread;
 	size_t offset; /* of the piece the round is about */
+	size_t late, rival_late; /* by how much each of the two comes late in this round: neither is always the first */
 	unsigned char *other; /* a second mapping, if the move is about one */
 	struct hgm_child child; /* and a second process */
 	int error; /* what the move came to */
 };
+
+/* Far less than what a move takes, and up to several times that. */
+enum { TARRY = 1 << 15 };
+
+static void tarry(size_t turns)
+{
+	for (volatile size_t turn = 0; turn < turns; turn++)
+		;
+}
 
 static void *rival(void *argument)
 {
@@ -27,6 +37,7 @@ static void *rival(void *argument)
 
 	for (int round = 0; round < race->rounds; round++) {
 		pthread_barrier_wait(&race->barrier);
+		tarry(race->rival_late);
 		race->move(race);
 		pthread_barrier_wait(&race->barrier);
 	}
@@ -45,7 +56,10 @@ static int race_round(struct race *race)
 	int error;
 
 	hgm_at("round %d of %d", ++race->round, race->rounds);
+	race->late = hgm_random(TARRY) >> hgm_random(15);
+	race->rival_late = hgm_random(TARRY) >> hgm_random(15);
 	pthread_barrier_wait(&race->barrier);
+	tarry(race->late);
 	error = hgm_try_collapse(race->area, 0, hgm_huge);
 	pthread_barrier_wait(&race->barrier);
 	return error;

@@ -34,14 +34,14 @@ def main(arguments: Sequence[str]) -> int:
         prog="hgm mutants",
         usage="hgm mutants [options] [NAME...]",
         description=(main.__doc__ or "").splitlines()[0],
-        epilog="Without NAME it is every bug of patches/seeded-bugs. Results in DIR of an earlier call are kept: the "
+        epilog="Without NAME it is every bug. Results in DIR of an earlier call are kept: the "
         "same command goes on where it was, and only what was not caught is tried again.",
         allow_abbrev=False,
     )
     _add_options(parser.add_argument)
     options = parser.parse_args(list(arguments))
     cases = known_cases()
-    everything = read_all(SEEDED, cases)
+    everything = read_all(options.bugs, cases)
     chosen = [bug for bug in choose(everything, options.names) if options.flavour in (None, bug.flavour)]
     if options.sample:
         chosen = _sampled(chosen, options.sample, datetime.date.today())
@@ -111,7 +111,7 @@ class Mutants:
         say(f"{bug.name}: building for {arch.name}")
         words = [f"--arch={arch.name}", f"--flavour={bug.flavour}", f"--series={REFERENCE}"]
         began = time.monotonic()
-        built = trial.build([*words, f"--series={bug.path}"], place / "build.txt", ROOT)
+        built = trial.build([*words, f"--series={bug.path.absolute()}"], place / "build.txt", ROOT)
         made = replace(made, build_s=round(time.monotonic() - began, 1))
         if not built.image:
             why = f"there is no kernel: {built.problem}"
@@ -121,7 +121,7 @@ class Mutants:
             say(f"{bug.name}: running {len(selection)} {'case' if stage == 'named' else 'group'}(s) of {arch.name}")
             began, began_at = time.monotonic(), time.time()
             try:
-                result = self._run(bug, [*words, f"--series={bug.path}"], selection, place / stage)
+                result = self._run(bug, [*words, f"--series={bug.path.absolute()}"], selection, place / stage)
             except GuestFault as error:
                 told = Judgement(word=Word.UNKNOWN, why=error.message, status=Exit.GUEST_FAULT)
                 return replace(made, judgement=told)
@@ -168,6 +168,7 @@ class Mutants:
 
 def _add_options(add: Callable[..., object]) -> None:
     add("names", nargs="*", metavar="NAME", help="the name of a bug, which is that of its patch")
+    add("--bugs", type=Path, default=SEEDED, metavar="DIR", help="other bugs than those of patches/seeded-bugs")
     add("--arch", metavar="ARCH", help="x86_64, arm64, or all (default: the first that each bug names)")
     add("--flavour", choices=FLAVOURS, help="only the bugs that show on this flavour")
     add("--sample", metavar="COUNT|K/N", help="so many of them, in turn by the date; or the K-th of N parts")
