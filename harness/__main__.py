@@ -104,6 +104,14 @@ def bisect_step(arguments: list[str]) -> int:
 
 
 @verb
+def mutants(arguments: list[str]) -> int:
+    """Seed bugs into the reference series one by one, see which guest tests notice, and print a table."""
+    from harness.mutants import verbs
+
+    return verbs.main(arguments)
+
+
+@verb
 def doctor(arguments: list[str]) -> int:
     """List what this machine must have, what it lacks, and the one command that mends it."""
     from harness import doctor as room

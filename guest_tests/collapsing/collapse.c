@@ -244,6 +244,40 @@ HGM_CASE(readers_meanwhile, "readers of mapped pieces see nothing of collapses t
 	hgm_expect_mapcount(&area, 1);
 }
 
+HGM_CASE(reaches_former_pieces, "what is done to a huge page after a collapse reaches all that were pieces and in use: "
+	 "mprotect takes the right to write, MADV_DONTNEED unmaps them [PATCH v2 patch 34: the TLB is flushed of the "
+	 "pieces]")
+{
+	const size_t used[] = { hgm_base, 2 * hgm_base, 3 * hgm_base, hgm_huge - hgm_base };
+	const size_t count = sizeof(used) / sizeof(*used);
+	struct hgm_area area;
+
+	hgm_area_open(&area, 1, 0);
+	for (int dropped = 0; dropped < 2; dropped++) {
+		hgm_continue(&area, hgm_base, 3 * hgm_base);
+		hgm_continue(&area, hgm_huge - hgm_base, hgm_base);
+		for (size_t i = 0; i < count; i++)
+			EXPECT(!hgm_write_refused(area.primary + used[i]));
+		hgm_collapse(&area, 0, hgm_huge);
+		if (dropped)
+			break;
+		EXPECT_EQ(CHECKED(mprotect(area.primary, hgm_huge, PROT_READ)), 0);
+		for (size_t i = 0; i < count; i++)
+			if (!hgm_write_refused(area.primary + used[i]))
+				HGM_FAIL("base page %zu, once a piece, was written to after mprotect had taken the right",
+					 used[i] / hgm_base);
+		EXPECT_EQ(CHECKED(mprotect(area.primary, hgm_huge, PROT_READ | PROT_WRITE)), 0);
+		EXPECT_EQ(CHECKED(madvise(area.primary, hgm_huge, MADV_DONTNEED)), 0);
+		hgm_now_empty(&area, 0, hgm_huge);
+	}
+	EXPECT_EQ(CHECKED(madvise(area.primary, hgm_huge, MADV_DONTNEED)), 0);
+	hgm_now_empty(&area, 0, hgm_huge);
+	for (size_t i = 0; i < count; i++)
+		if (!hgm_sigbus(area.primary + used[i], NULL, NULL))
+			HGM_FAIL("base page %zu, once a piece, was read after it had been unmapped", used[i] / hgm_base);
+	hgm_expect_shape(&area);
+}
+
 HGM_CASE(beyond_the_mapping, "a collapse over a range that begins where nothing is mapped says ENOMEM and yet folds what "
 	 "is there, as madvise does for every advice [mm/madvise.c:madvise_walk_vmas]")
 {

@@ -4,7 +4,9 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <signal.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 
 /* A second thread that makes its move in each round, at the same time as the case makes its own. */
 struct race {
@@ -14,10 +16,20 @@ struct race {
 	pthread_barrier_t barrier;
 	pthread_t thread;
 	size_t offset; /* of the piece the round is about */
+	size_t late, rival_late; /* by how much each of the two comes late in this round: neither is always the first */
 	unsigned char *other; /* a second mapping, if the move is about one */
 	struct hgm_child child; /* and a second process */
 	int error; /* what the move came to */
 };
+
+/* Far less than what a move takes, and up to several times that. */
+enum { TARRY = 1 << 15 };
+
+static void tarry(size_t turns)
+{
+	for (volatile size_t turn = 0; turn < turns; turn++)
+		;
+}
 
 static void *rival(void *argument)
 {
@@ -25,6 +37,7 @@ static void *rival(void *argument)
 
 	for (int round = 0; round < race->rounds; round++) {
 		pthread_barrier_wait(&race->barrier);
+		tarry(race->rival_late);
 		race->move(race);
 		pthread_barrier_wait(&race->barrier);
 	}
@@ -43,7 +56,10 @@ static int race_round(struct race *race)
 	int error;
 
 	hgm_at("round %d of %d", ++race->round, race->rounds);
+	race->late = hgm_random(TARRY) >> hgm_random(15);
+	race->rival_late = hgm_random(TARRY) >> hgm_random(15);
 	pthread_barrier_wait(&race->barrier);
+	tarry(race->late);
 	error = hgm_try_collapse(race->area, 0, hgm_huge);
 	pthread_barrier_wait(&race->barrier);
 	return error;
@@ -328,6 +344,57 @@ HGM_CASE(against_fork, "a collapse while the process forks: the child reads the 
 		drop(&area);
 	}
 	hgm_thread_join(race.thread);
+}
+
+/* Maps pieces of each huge page of the file in a mapping of its own, collapses them and drops them, until it is killed. */
+_Noreturn static void collapse_for_ever(const struct hgm_area *area, const struct hgm_child *parent)
+{
+	struct hgm_area own = *area;
+
+	own.uffd = hgm_uffd_for_pieces(UFFD_FEATURE_SIGBUS);
+	own.primary = hgm_map(area->fd, 0, area->length, MAP_SHARED);
+	hgm_register_for_pieces(own.uffd, own.primary, own.length);
+	for (bool told = false;; told = true) {
+		for (size_t page = 0; page < own.pages; page++)
+			hgm_continue(&own, page * hgm_huge, hgm_base);
+		if (!told)
+			hgm_tell(parent);
+		EXPECT_ERRNO(hgm_try_collapse(&own, 0, own.length), 0);
+		CHECKED(madvise(own.primary, own.length, MADV_DONTNEED));
+		hgm_now_empty(&own, 0, own.length);
+	}
+}
+
+HGM_CASE(killed, "a process that is killed in the midst of a collapse leaves nothing locked: others map, collapse and drop "
+	 "the same pages after it [mm/hugetlb.c:hugetlb_fault_mutex_table is for all processes]", .deadline_s = 120)
+{
+	struct hgm_area area;
+	size_t pages = hgm_pool("free") < 8 ? 1 : 8;
+
+	hgm_area_open(&area, pages, 0);
+	for (int round = 0; round < 40; round++) {
+		struct hgm_child child;
+		int status;
+
+		hgm_at("round %d", round);
+		if (hgm_fork(&child))
+			collapse_for_ever(&area, &child);
+		hgm_wait(&child);
+		/* At any moment of what it does. */
+		usleep(hgm_random(2000));
+		CHECKED(kill(child.pid, SIGKILL));
+		CHECKED(waitpid(child.pid, &status, 0));
+		EXPECT(WIFSIGNALED(status));
+		close(child.channel);
+		for (size_t page = 0; page < pages; page++) {
+			hgm_continue(&area, page * hgm_huge + hgm_base, hgm_base);
+			hgm_collapse(&area, page * hgm_huge, hgm_huge);
+		}
+		hgm_expect_mapcount(&area, 1);
+		CHECKED(madvise(area.primary, area.length, MADV_DONTNEED));
+		hgm_now_empty(&area, 0, area.length);
+	}
+	hgm_expect_pieces(&area);
 }
 
 /* Somebody who uses one piece over and over while the pieces around it are collapsed, in a thread of its own. */

@@ -216,6 +216,29 @@ HGM_CASE(mprotect_of_pieces, "mprotect of whole huge pages reaches each piece: r
 #define POPULATE_READ 22
 #define POPULATE_WRITE 23
 
+HGM_CASE(mprotect_is_felt, "mprotect that takes the right to write from a mapping in pieces is felt by the next write to "
+	 "each of them, also by those written to just before, and leaves the rest as it is [mm/hugetlb.c:"
+	 "hugetlb_change_protection flushes by huge page]")
+{
+	const size_t used[] = { hgm_base, 2 * hgm_base, 3 * hgm_base, hgm_huge - hgm_base };
+	const size_t count = sizeof(used) / sizeof(*used);
+	struct hgm_area area;
+
+	hgm_area_open(&area, 1, 0);
+	hgm_continue(&area, hgm_base, 3 * hgm_base);
+	hgm_continue(&area, hgm_huge - hgm_base, hgm_base);
+	for (size_t i = 0; i < count; i++)
+		EXPECT(!hgm_write_refused(area.primary + used[i]));
+	EXPECT_EQ(CHECKED(mprotect(area.primary, hgm_huge, PROT_READ)), 0);
+	for (size_t i = 0; i < count; i++)
+		if (!hgm_write_refused(area.primary + used[i]))
+			HGM_FAIL("base page %zu was written to after mprotect had taken the right", used[i] / hgm_base);
+	EXPECT_EQ(CHECKED(mprotect(area.primary, hgm_huge, PROT_READ | PROT_WRITE)), 0);
+	for (size_t i = 0; i < count; i++)
+		EXPECT(!hgm_write_refused(area.primary + used[i]));
+	hgm_expect_shape(&area);
+}
+
 HGM_CASE(populate_pieces, "MADV_POPULATE_READ, _WRITE and mlock over pieces take the pages through GUP as they are "
 	 "mapped, and say EFAULT and ENOMEM where they meet a hole that only a pager could fill "
 	 "[mm/gup.c:faultin_page_range]")

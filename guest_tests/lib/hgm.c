@@ -1195,6 +1195,35 @@ bool hgm_sigbus(const void *at, int *code, void **address)
 	return raised;
 }
 
+static void on_refusal(int number)
+{
+	(void)number;
+	siglongjmp(*probing, 1);
+}
+
+bool hgm_write_refused_(void *at)
+{
+	const struct sigaction probe = { .sa_handler = on_refusal };
+	struct sigaction before;
+	sigjmp_buf back;
+	volatile bool raised = true;
+
+	/* Only for so long: anywhere else a SIGSEGV is a mistake of the case. */
+	if (sigaction(SIGSEGV, &probe, &before))
+		FAIL_HERE("%s", strerror(errno));
+	if (!sigsetjmp(back, 1)) {
+		volatile unsigned char *byte = at;
+
+		probing = &back;
+		*byte = *byte;
+		raised = false;
+	}
+	probing = NULL;
+	if (sigaction(SIGSEGV, &before, NULL))
+		FAIL_HERE("%s", strerror(errno));
+	return raised;
+}
+
 int hgm_sigbus_shift(void)
 {
 	return bus_shift;

@@ -239,6 +239,8 @@ unsigned hgm_mapcount_share(const struct hgm_area *area, size_t page, size_t pie
 
 /* Reads a byte: true if that raised SIGBUS; `code` and `address` as siginfo has them. */
 bool hgm_sigbus(const void *at, int *code, void **address);
+/* Writes to a byte what is in it: true if that raised SIGSEGV. */
+bool hgm_write_refused_(void *at);
 /* si_addr_lsb of the last SIGBUS of this thread: the shift of what is lost, for a memory error. */
 int hgm_sigbus_shift(void);
 /* Expects that every hole of the primary raises SIGBUS (or, if there are many, a sample with both ends of each). */
@@ -261,6 +263,7 @@ uint64_t hgm_reader_join_(struct hgm_reader *reader);
 void hgm_thread_start_(pthread_t *thread, void *(*body)(void *), void *argument);
 void hgm_thread_join_(pthread_t thread);
 
+#define hgm_write_refused(...) (HGM_HERE, hgm_write_refused_(__VA_ARGS__))
 #define hgm_expect_holes(...) (HGM_HERE, hgm_expect_holes_(__VA_ARGS__))
 #define hgm_message(...) (HGM_HERE, hgm_message_(__VA_ARGS__))
 #define hgm_expect_no_message(...) (HGM_HERE, hgm_expect_no_message_(__VA_ARGS__))

@@ -2,7 +2,9 @@
 /* What a fault on a hole does: its message, its waiters, and what is mapped when there is no pager. */
 #include "hgm.h"
 
+#include <sched.h>
 #include <sys/ioctl.h>
+#include <time.h>
 
 /* A read at `offset` waits; returns the address in its message and lets it go on with a CONTINUE of the whole page. */
 static uint64_t address_of_fault(struct hgm_area *area, size_t offset)
@@ -101,6 +103,8 @@ HGM_CASE(neighbour_stays_asleep, "a CONTINUE beside the piece that a reader wait
 	hgm_expect_pieces(&area);
 }
 
+/* A reader who has not read for so many seconds after the piece was mapped is asleep, and will be for ever. */
+enum { ASLEEP_S = 30 };
 enum { READERS = 8, WAKE_ROUNDS = 400, RACE_ROUNDS = 2000, OVERLAP_ROUNDS = 200 };
 
 /* Each round ends with nothing mapped: the whole huge page is dropped, of which these two pieces were mapped. */
@@ -115,6 +119,7 @@ struct crowd {
 	struct hgm_area *area;
 	pthread_barrier_t barrier;
 	size_t offset;
+	int reads; /* of all readers in all rounds */
 };
 
 static void *read_each_round(void *argument)
@@ -125,29 +130,47 @@ static void *read_each_round(void *argument)
 		pthread_barrier_wait(&crowd->barrier);
 		if (*(volatile uint64_t *)(crowd->area->primary + crowd->offset) != hgm_tag(crowd->offset / hgm_base))
 			HGM_FAIL("round %d: a reader saw what is not the tag of its base page", round);
+		__atomic_add_fetch(&crowd->reads, 1, __ATOMIC_SEQ_CST);
 		pthread_barrier_wait(&crowd->barrier);
 	}
 	return NULL;
 }
 
-HGM_CASE(no_reader_left_asleep, "many readers of one missing piece against a CONTINUE that waits for no message: all "
-	 "of them wake, in hundreds of rounds [Peter Xu on RFC v1 patch 20: a waiter that sleeps for ever] "
-	 "", .deadline_s = 120)
+static void expect_all_have_read(struct crowd *crowd, int round)
+{
+	struct timespec start, now;
+	int awake;
+
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	while ((awake = __atomic_load_n(&crowd->reads, __ATOMIC_SEQ_CST) - round * READERS) < READERS) {
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		if (now.tv_sec - start.tv_sec > ASLEEP_S)
+			HGM_FAIL("round %d: %d of %d readers are still asleep %d s after base page %zu was mapped", round,
+				 READERS - awake, READERS, ASLEEP_S, crowd->offset / hgm_base);
+		sched_yield();
+	}
+}
+
+/* In each round all readers touch one piece that is missing, and it is mapped at about the same time. */
+static void wake_readers(unsigned flags, bool neighbour)
 {
 	struct hgm_area area;
 	struct crowd crowd = { .area = &area };
 	pthread_t readers[READERS];
 
-	hgm_area_open(&area, 1, HGM_MESSAGES);
+	hgm_area_open(&area, 1, flags);
 	pthread_barrier_init(&crowd.barrier, NULL, READERS + 1);
 	for (int i = 0; i < READERS; i++)
 		hgm_thread_start(&readers[i], read_each_round, &crowd);
 	for (int round = 0; round < WAKE_ROUNDS; round++) {
-		/* Never base page 0 alone: a neighbour is mapped, so the readers meet a table. */
 		crowd.offset = (1 + hgm_random(hgm_huge / hgm_base - 1)) * hgm_base;
-		hgm_continue(&area, 0, hgm_base);
+		if (neighbour)
+			hgm_continue(&area, 0, hgm_base);
 		pthread_barrier_wait(&crowd.barrier);
+		for (size_t turns = hgm_random(READERS); turns; turns--)
+			sched_yield();
 		hgm_continue(&area, crowd.offset, hgm_base);
+		expect_all_have_read(&crowd, round);
 		pthread_barrier_wait(&crowd.barrier);
 		drop_page(&area, 0, crowd.offset);
 	}
@@ -155,6 +178,20 @@ HGM_CASE(no_reader_left_asleep, "many readers of one missing piece against a CON
 		hgm_thread_join(readers[i]);
 	hgm_expect_pieces(&area);
 	hgm_expect_mapcount(&area, 1);
+}
+
+HGM_CASE(no_reader_left_asleep, "many readers of one missing piece against a CONTINUE that waits for no message: all "
+	 "of them wake, in hundreds of rounds [Peter Xu on RFC v1 patch 20: a waiter that sleeps for ever]",
+	 .deadline_s = 120)
+{
+	wake_readers(HGM_MESSAGES, true);
+}
+
+HGM_CASE(rounded_readers_wake, "without UFFD_FEATURE_EXACT_ADDRESS readers of one piece of a page of which nothing is "
+	 "mapped are woken by a CONTINUE of that piece, which waits for no message [fs/userfaultfd.c:"
+	 "userfaultfd_wake_function goes by the address in the message, that of the huge page]", .deadline_s = 120)
+{
+	wake_readers(HGM_MESSAGES | HGM_ROUNDED, false);
 }
 
 static void *continue_each_round(void *argument)

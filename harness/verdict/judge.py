@@ -86,14 +86,13 @@ def of_end(seen: Observation) -> list[tuple[Status, Finding]]:
         case End.DEADLINE:
             message = f"did not end within {outcome.seconds:.0f} s"
             evidence = "\n".join(text for text in (said, seen.stacks) if text)
-            return [(Status.HANG, Finding(kind="deadline", message=message, evidence=evidence))]
+            return [(Status.HANG, Finding(kind="deadline", message=message, evidence=evidence)), *_refusal(ktap)]
         case End.FLOOD:
             size = len(outcome.stdout) + len(outcome.stderr)
             return [(Status.ERROR, Finding(kind="flood", message=f"printed more than {size >> 20} MiB"))]
         case End.LOST:
-            return [
-                (Status.ERROR, Finding(kind="lost", message="the guest went away while the case ran", evidence=said))
-            ]
+            gone = Finding(kind="lost", message="the guest went away while the case ran", evidence=said)
+            return [(Status.ERROR, gone), *_refusal(ktap)]
         case End.EXITED:
             return []
 
@@ -111,8 +110,7 @@ def _program(seen: Observation) -> list[tuple[Status, Finding]]:
         message = "its KTAP is not complete: " + "; ".join(ktap.problems)
         found.append((Status.ERROR, Finding(kind="ktap", message=message, evidence=stderr or _start(outcome.stdout))))
     elif ktap.status == "fail":
-        names = ", ".join(point.name for point in ktap.points if point.status == "fail")
-        found.append((Status.FAIL, Finding(kind="ktap", message=f"not ok: {names}", evidence=said or stderr)))
+        found += _refusal(ktap, stderr)
     if by_exit is None:
         message = f"exited with {status_words(outcome.status)}"
         found.append((Status.ERROR, Finding(kind="exit", message=message, evidence=stderr)))
@@ -121,6 +119,13 @@ def _program(seen: Observation) -> list[tuple[Status, Finding]]:
         worse = Status.FAIL if "fail" in (by_exit, ktap.status) else Status.ERROR
         found.append((worse, Finding(kind="exit", message=message, evidence=stderr)))
     return found
+
+
+def _refusal(ktap: Ktap, stderr: str = "") -> list[tuple[Status, Finding]]:
+    """What the program has said no to. It counts even if the program, or its guest, did not get to an end after it."""
+    names = ", ".join(point.name for point in ktap.points if point.status == "fail")
+    said = "\n".join(ktap.diagnostics)
+    return [(Status.FAIL, Finding(kind="ktap", message=f"not ok: {names}", evidence=said or stderr))] if names else []
 
 
 def of_state(seen: Observation) -> list[tuple[Status, Finding]]:

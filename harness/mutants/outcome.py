@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: MIT
+"""What became of each bug, kept as mutants.json, and the table that is made from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.errors import Exit
+from harness.mutants.verdict import Judgement, Word
+from harness.report.results import Status
+
+SCHEMA = 1  # of mutants.json: raised when a key changes its meaning or goes
+SHOWN = 2  # of many cases that caught one bug
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one bug on one architecture."""
+
+    bug: str
+    title: str
+    category: str
+    arch: str
+    flavour: str
+    stress_s: int
+    judgement: Judgement
+    build_s: float = 0.0  # 0 or nearly so if the cache had the kernel
+    red_s: float | None = (
+        None  # from the start of the cases, guest's boot included, to the end of the first that is red
+    )
+    run_s: float = 0.0  # of all cases that were run
+    key: str = ""  # of what it was found out with: another patch, series or guest test makes it another one
+    directory: str = ""  # of its files, relative to that of mutants.json
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """What there is one outcome of."""
+        return self.bug, self.arch
+
+
+@dataclass(slots=True)
+class Record:
+    """Everything that was found out so far. Every change is on disk, whole, before anything is done with it."""
+
+    path: Path
+    outcomes: dict[tuple[str, str], Outcome] = field(default_factory=dict)
+    # What cases that are red with a bug come to without it, by kernel and id.
+    baseline: dict[str, dict[str, Status]] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path) -> Record:
+        """Return what is kept in `path`; nothing, if the file is not there or of another schema."""
+        try:
+            data = json.loads(path.read_text())
+        except FileNotFoundError:
+            return cls(path)
+        if data.get("schema") != SCHEMA:
+            return cls(path)
+        outcomes = [_outcome(one) for one in data["bugs"]]
+        baseline = {kernel: {i: Status(s) for i, s in told.items()} for kernel, told in data["baseline"].items()}
+        return cls(path, {one.place: one for one in outcomes}, baseline)
+
+    def add(self, outcome: Outcome) -> None:
+        """Keep an outcome."""
+        self.outcomes[outcome.place] = outcome
+        self.save()
+
+    def save(self) -> None:
+        """Write mutants.json: whole or not at all."""
+        bugs = [asdict(self.outcomes[place]) for place in sorted(self.outcomes)]
+        work = self.path.with_suffix(".tmp")
+        work.write_text(json.dumps({"schema": SCHEMA, "bugs": bugs, "baseline": self.baseline}, indent=1) + "\n")
+        work.replace(self.path)
+
+
+def exit_status(outcomes: Sequence[Outcome]) -> Exit:
+    """Return 0 if each was caught for the stated reason, 1 if one was not, else why it could not be told."""
+    statuses = [one.judgement.status for one in outcomes]
+    return next((status for status in (Exit.TESTS_FAILED, *statuses) if status and status in statuses), Exit.OK)
+
+
+def line(outcome: Outcome) -> str:
+    """Return what a terminal shows of an outcome."""
+    told = outcome.judgement
+    words = f"{told.word:<16}  {outcome.arch:<7} {outcome.build_s:6.0f} s {_seconds(outcome):>7}  {outcome.bug}"
+    if told.cases:
+        words += f"\n                  {_cases(told)}"
+    return f"{words}\n                  {told.why}"
+
+
+def markdown(outcomes: Iterable[Outcome]) -> str:
+    """Return the table as Markdown, in the order of categories and names."""
+    rows = sorted(outcomes, key=lambda one: (one.category, one.bug, one.arch))
+    text = [
+        "| category | what is broken | kernel | verdict | by | in its words | s |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for one in rows:
+        told = one.judgement
+        kernel = one.arch if one.flavour == "fast" else f"{one.arch} {one.flavour}"
+        kernel += f", stress {one.stress_s} s" if one.stress_s else ""
+        cells = [
+            one.category,
+            f"`{one.bug}`: {one.title}",
+            kernel,
+            told.word if told.word is Word.CAUGHT else f"**{told.word}**",
+            _cases(told),
+            told.why,
+            _seconds(one).removesuffix(" s"),
+        ]
+        text.append(f"| {' | '.join(map(_cell, cells))} |")
+    return "\n".join(text) + "\n"
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """Return the counts in a line, such as "caught 12, missed 1 of 13"."""
+    words = [one.judgement.word for one in outcomes]
+    counts = ", ".join(f"{word} {words.count(word)}" for word in Word if word in words)
+    return f"{counts or 'nothing was tried'}; of {len(words)}"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _cases(told: Judgement) -> str:
+    names = list(dict.fromkeys(_name(case) for case in told.cases))
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _name(case: str) -> str:
+    """Return an id without its directories and its architecture, which is in a column of its own."""
+    program, _, name = case.partition("::")
+    name, _, where = name.partition("[")
+    return f"{Path(program).name}::{name}[{where.rstrip(']').rpartition('-')[2]}]"
+
+
+def _seconds(outcome: Outcome) -> str:
+    return "-" if outcome.red_s is None else f"{outcome.red_s:.0f} s"
+
+
+def _outcome(data: dict[str, Any]) -> Outcome:
+    told = data["judgement"]
+    told |= {"word": Word(told["word"]), "status": Exit(told["status"]), "cases": tuple(told["cases"])}
+    return Outcome(**data | {"judgement": Judgement(**told)})
