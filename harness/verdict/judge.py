@@ -80,13 +80,15 @@ def _program(seen: Observation) -> list[tuple[Status, Finding]]:
         case End.DEADLINE:
             message = f"did not end within {outcome.seconds:.0f} s"
             evidence = "\n".join(text for text in (said, seen.stacks) if text)
-            return [(Status.HANG, Finding(kind="deadline", message=message, evidence=evidence))]
+            # A program may have had its say and then never end, for example if the kernel dies of its exit.
+            return [(Status.HANG, Finding(kind="deadline", message=message, evidence=evidence)), *_refusal(seen)]
         case End.FLOOD:
             size = len(outcome.stdout) + len(outcome.stderr)
             return [(Status.ERROR, Finding(kind="flood", message=f"printed more than {size >> 20} MiB"))]
         case End.LOST:
             return [
-                (Status.ERROR, Finding(kind="lost", message="the guest went away while the case ran", evidence=said))
+                (Status.ERROR, Finding(kind="lost", message="the guest went away while the case ran", evidence=said)),
+                *_refusal(seen),
             ]
         case End.EXITED:
             pass
@@ -96,9 +98,8 @@ def _program(seen: Observation) -> list[tuple[Status, Finding]]:
     if ktap.problems:
         message = "its KTAP is not complete: " + "; ".join(ktap.problems)
         found.append((Status.ERROR, Finding(kind="ktap", message=message, evidence=stderr or _start(outcome.stdout))))
-    elif ktap.status == "fail":
-        names = ", ".join(point.name for point in ktap.points if point.status == "fail")
-        found.append((Status.FAIL, Finding(kind="ktap", message=f"not ok: {names}", evidence=said or stderr)))
+    else:
+        found += _refusal(seen)
     if by_exit is None:
         message = f"exited with {_status_words(outcome.status)}"
         found.append((Status.ERROR, Finding(kind="exit", message=message, evidence=stderr)))
@@ -107,6 +108,16 @@ def _program(seen: Observation) -> list[tuple[Status, Finding]]:
         worse = Status.FAIL if "fail" in (by_exit, ktap.status) else Status.ERROR
         found.append((worse, Finding(kind="exit", message=message, evidence=stderr)))
     return found
+
+
+def _refusal(seen: Observation) -> list[tuple[Status, Finding]]:
+    """The program's own no, if its KTAP is complete and holds one."""
+    ktap = seen.ktap
+    if ktap.problems or ktap.status != "fail":
+        return []
+    names = ", ".join(point.name for point in ktap.points if point.status == "fail")
+    said = "\n".join(ktap.diagnostics) or seen.outcome.stderr.decode(errors="replace").strip()
+    return [(Status.FAIL, Finding(kind="ktap", message=f"not ok: {names}", evidence=said))]
 
 
 def _state(seen: Observation) -> list[tuple[Status, Finding]]:
