@@ -28,7 +28,7 @@ WARM = (
     "select, socket, traceback'"
 )
 LOOK_SECONDS = 5.0  # for a short command in a healthy guest
-PARTING_SECONDS = 10.0  # for a program to exit, its huge pages freed with it, after its last word
+PARTING_SECONDS = 5.0  # for a program to exit, its huge pages freed with it, after its last word
 SETTLE_SECONDS = 2.0  # pages freed by a worker (mm/hugetlb.c:free_hpage_workfn) come back a little later
 OUTPUT_LIMIT = 4 << 20  # bytes that a case may print
 
