@@ -239,12 +239,6 @@ unsigned hgm_mapcount_share(const struct hgm_area *area, size_t page, size_t pie
 
 /* Reads a byte: true if that raised SIGBUS; `code` and `address` as siginfo has them. */
 bool hgm_sigbus(const void *at, int *code, void **address);
-/*
- * The kernel copies a word from or to `at`, by the processor's own rules and not by those of the mapping: 0, or EFAULT. What
- * is written is zero.
- */
-int hgm_try_load(const void *at);
-int hgm_try_store(void *at);
 /* si_addr_lsb of the last SIGBUS of this thread: the shift of what is lost, for a memory error. */
 int hgm_sigbus_shift(void);
 /* Expects that every hole of the primary raises SIGBUS (or, if there are many, a sample with both ends of each). */
@@ -338,6 +332,12 @@ int hgm_try_register(int uffd, void *at, size_t length, uint64_t mode);
 /* A userfaultfd, and a shared mapping registered with it for minor faults, in the dialect's way to get pieces. */
 int hgm_uffd_for_pieces_(uint64_t features);
 void hgm_register_for_pieces_(int uffd, void *at, size_t length);
+/*
+ * The kernel copies a word from or to `at`, by the processor's own rules and not by those of the mapping: 0, or EFAULT. What
+ * is written is zero.
+ */
+int hgm_try_load(const void *at);
+int hgm_try_store(void *at);
 /* A number in 0..bound-1 from a fixed sequence, the same in every run. */
 size_t hgm_random(size_t bound);
 

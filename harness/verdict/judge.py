@@ -80,16 +80,13 @@ def _program(seen: Observation) -> list[tuple[Status, Finding]]:
         case End.DEADLINE:
             message = f"did not end within {outcome.seconds:.0f} s"
             evidence = "\n".join(text for text in (said, seen.stacks) if text)
-            # A program may have had its say and then never end, for example if the kernel dies of its exit.
-            return [(Status.HANG, Finding(kind="deadline", message=message, evidence=evidence)), *_refusal(seen)]
+            return [(Status.HANG, Finding(kind="deadline", message=message, evidence=evidence)), *_refusal(ktap)]
         case End.FLOOD:
             size = len(outcome.stdout) + len(outcome.stderr)
             return [(Status.ERROR, Finding(kind="flood", message=f"printed more than {size >> 20} MiB"))]
         case End.LOST:
-            return [
-                (Status.ERROR, Finding(kind="lost", message="the guest went away while the case ran", evidence=said)),
-                *_refusal(seen),
-            ]
+            gone = Finding(kind="lost", message="the guest went away while the case ran", evidence=said)
+            return [(Status.ERROR, gone), *_refusal(ktap)]
         case End.EXITED:
             pass
     found: list[tuple[Status, Finding]] = []
@@ -98,8 +95,8 @@ def _program(seen: Observation) -> list[tuple[Status, Finding]]:
     if ktap.problems:
         message = "its KTAP is not complete: " + "; ".join(ktap.problems)
         found.append((Status.ERROR, Finding(kind="ktap", message=message, evidence=stderr or _start(outcome.stdout))))
-    else:
-        found += _refusal(seen)
+    elif ktap.status == "fail":
+        found += _refusal(ktap, stderr)
     if by_exit is None:
         message = f"exited with {_status_words(outcome.status)}"
         found.append((Status.ERROR, Finding(kind="exit", message=message, evidence=stderr)))
@@ -110,14 +107,11 @@ def _program(seen: Observation) -> list[tuple[Status, Finding]]:
     return found
 
 
-def _refusal(seen: Observation) -> list[tuple[Status, Finding]]:
-    """The program's own no, if its KTAP is complete and holds one."""
-    ktap = seen.ktap
-    if ktap.problems or ktap.status != "fail":
-        return []
+def _refusal(ktap: Ktap, stderr: str = "") -> list[tuple[Status, Finding]]:
+    """What the program has said no to. It counts even if the program, or its guest, did not get to an end after it."""
     names = ", ".join(point.name for point in ktap.points if point.status == "fail")
-    said = "\n".join(ktap.diagnostics) or seen.outcome.stderr.decode(errors="replace").strip()
-    return [(Status.FAIL, Finding(kind="ktap", message=f"not ok: {names}", evidence=said))]
+    said = "\n".join(ktap.diagnostics)
+    return [(Status.FAIL, Finding(kind="ktap", message=f"not ok: {names}", evidence=said or stderr))] if names else []
 
 
 def _state(seen: Observation) -> list[tuple[Status, Finding]]:
