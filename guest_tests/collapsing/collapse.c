@@ -109,8 +109,10 @@ HGM_CASE(twice, "a second collapse, also of a smaller range inside the leaf, cha
 	hgm_collapse(&area, 0, hgm_huge);
 	hgm_collapse(&area, 0, hgm_huge);
 	hgm_expect_shape(&area);
-	again = hgm_try_collapse(&area, hgm_base, hgm_base);
-	EXPECT_ERRNO(again, hgm_dialect() == HGM_RFC1 ? 0 : EEXIST);
+	for (const size_t *size = hgm_piece_sizes(); *size; size++) {
+		again = hgm_try_collapse(&area, *size, *size);
+		EXPECT_ERRNO(again, hgm_dialect() == HGM_RFC1 ? 0 : EEXIST);
+	}
 	hgm_expect_shape(&area);
 }
 
@@ -194,6 +196,72 @@ HGM_CASE(two_pages_at_once, "one collapse over two huge pages makes two leaves, 
 	hgm_area_close(&area);
 	EXPECT_EQ(hgm_pool("free"), free_before);
 	EXPECT_EQ(hgm_status_kb("HugetlbPages"), 0);
+}
+
+HGM_CASE(read_only_stays_so, "what a CONTINUE or a collapse maps in a read-only mapping cannot be written to, and can once "
+	 "mprotect allows it [mm/hugetlb.c:make_huge_pte]")
+{
+	struct hgm_area area;
+	const size_t offsets[] = { 0, hgm_base, 3 * hgm_base, hgm_huge - hgm_base };
+
+	hgm_area_open(&area, 1, 0);
+	hgm_continue(&area, hgm_base, hgm_base);
+	CHECKED(mprotect(area.primary, hgm_huge, PROT_READ));
+	hgm_continue(&area, 3 * hgm_base, hgm_base);
+	EXPECT_ERRNO(hgm_try_store(area.primary + 3 * hgm_base + 16), EFAULT);
+	hgm_collapse(&area, 0, hgm_huge);
+	for (size_t i = 0; i < sizeof(offsets) / sizeof(*offsets); i++)
+		EXPECT_ERRNO(hgm_try_store(area.primary + offsets[i] + 16), EFAULT);
+	hgm_expect_shape(&area);
+	CHECKED(mprotect(area.primary, hgm_huge, PROT_READ | PROT_WRITE));
+	for (size_t i = 0; i < sizeof(offsets) / sizeof(*offsets); i++)
+		EXPECT_ERRNO(hgm_try_store(area.primary + offsets[i] + 16), 0);
+	hgm_expect_shape(&area);
+}
+
+/* Page tables of all processes, in pages; what each processor has not yet added included. */
+static long table_pages(void)
+{
+	char name[64];
+	long value;
+	FILE *file;
+
+	hgm_write_number("/proc/sys/vm/stat_refresh", 1);
+	file = fopen("/proc/vmstat", "r");
+	EXPECT(file);
+	while (fscanf(file, "%63s %ld", name, &value) == 2) {
+		if (!strcmp(name, "nr_page_table_pages")) {
+			fclose(file);
+			return value;
+		}
+	}
+	HGM_FAIL("/proc/vmstat has no nr_page_table_pages");
+}
+
+HGM_CASE(tables_are_given_back, "every page table below a collapsed or unmapped huge page goes back to the system: a "
+	 "thousand of them leave nr_page_table_pages as it was [mm/memory.c:free_pte_range]", .deadline_s = 120)
+{
+	struct hgm_area area;
+	size_t reach = hgm_base / 8 * hgm_base, tables = hgm_huge / reach;
+	long before, grown;
+
+	if (!tables)
+		hgm_skip("not applicable: a huge page that is part of a table has none of its own");
+	hgm_area_open(&area, 1, 0);
+	before = table_pages();
+	for (size_t made = 0, round = 0; made < 1024; made += tables, round++) {
+		for (size_t i = 0; i < tables; i++)
+			hgm_continue(&area, i * reach + hgm_base, hgm_base);
+		if (round % 2)
+			hgm_collapse(&area, 0, hgm_huge);
+		CHECKED(madvise(area.primary, hgm_huge, MADV_DONTNEED));
+		hgm_now_empty(&area, 0, hgm_huge);
+	}
+	grown = table_pages() - before;
+	/* Other processes come and go, but not by hundreds of tables. */
+	if (grown >= 128)
+		HGM_FAIL("nr_page_table_pages: expected to be what it was, saw %ld more", grown);
+	hgm_expect_shape(&area);
 }
 
 struct looker {

@@ -212,6 +212,66 @@ HGM_CASE(mprotect_of_pieces, "mprotect of whole huge pages reaches each piece: r
 	hgm_expect_shape(&area);
 }
 
+/* At the start, in the middle and at the end of each leaf the processor loads and stores, or refuses with this errno. */
+static void expect_access(const struct hgm_area *area, int loading, int storing)
+{
+	for (size_t i = 0, step; i < hgm_huge / hgm_base; i += step) {
+		step = area->leaf[i] ? area->leaf[i] / hgm_base : 1;
+		const size_t pieces[] = { i, i + step / 2, i + step - 1 };
+		for (size_t k = 0; area->leaf[i] && k < sizeof(pieces) / sizeof(*pieces); k++) {
+			unsigned char *at = area->primary + pieces[k] * hgm_base + 16;
+
+			EXPECT_ERRNO(hgm_try_load(at), loading);
+			EXPECT_ERRNO(hgm_try_store(at), storing);
+		}
+	}
+}
+
+HGM_CASE(mprotect_reaches_each_leaf, "mprotect changes what the processor may do at each base page of each leaf, whatever its "
+	 "size: no store with PROT_READ, no load either with PROT_NONE [mm/hugetlb.c:hugetlb_change_protection]")
+{
+	struct hgm_area area;
+
+	hgm_area_open(&area, 1, 0);
+	/* A hole, two base pages, and a leaf of each larger size. */
+	hgm_continue(&area, hgm_base, 2 * hgm_base);
+	for (const size_t *size = hgm_piece_sizes(); *size > hgm_base; size++)
+		hgm_continue(&area, *size, *size);
+	expect_access(&area, 0, 0);
+	CHECKED(mprotect(area.primary, hgm_huge, PROT_READ));
+	expect_access(&area, 0, EFAULT);
+	CHECKED(mprotect(area.primary, hgm_huge, PROT_NONE));
+	expect_access(&area, EFAULT, EFAULT);
+	CHECKED(mprotect(area.primary, hgm_huge, PROT_READ | PROT_WRITE));
+	expect_access(&area, 0, 0);
+	hgm_expect_shape(&area);
+}
+
+HGM_CASE(inside_larger_leaves, "who asks for one base page in the middle or at the end of a larger leaf gets that one, from "
+	 "pagemap, mincore and process_vm_readv, at each size [arch/arm64/mm/hugetlbpage.c: a contiguous leaf has many "
+	 "entries]")
+{
+	struct hgm_area area;
+
+	hgm_area_open(&area, 1, 0);
+	for (const size_t *size = hgm_piece_sizes(); *size > hgm_base; size++) {
+		const size_t inside[] = { *size + hgm_base, *size + *size / 2, 2 * *size - hgm_base };
+
+		hgm_continue(&area, *size, *size);
+		for (size_t i = 0; i < sizeof(inside) / sizeof(*inside); i++) {
+			unsigned char *at = area.primary + inside[i];
+			uint64_t word = 0;
+
+			EXPECT_EQ(hgm_pfn(at), area.head[0] + inside[i] / hgm_base);
+			EXPECT(in_core(at));
+			EXPECT_EQ(read_memory(&word, at, 8), 8);
+			EXPECT_EQ(word, hgm_tag(inside[i] / hgm_base));
+		}
+		EXPECT(!in_core(area.primary + 2 * *size));
+	}
+	hgm_expect_shape(&area);
+}
+
 /* From linux/mman.h, where the C library's headers do not have it. */
 #define POPULATE_READ 22
 #define POPULATE_WRITE 23

@@ -186,3 +186,40 @@ HGM_CASE(pieces_beside_shared_table, "a mapping in pieces beside processes that 
 	EXPECT_EQ(hgm_kpagecount(pfn), 0);
 	close(uffd);
 }
+
+HGM_CASE(table_with_pieces_is_not_shared, "a table with pieces in it is shared with nobody, also once its mapping is no longer "
+	 "registered: another process that maps the same has the whole page, and the pieces stay what they were "
+	 "[mm/hugetlb.c:huge_pmd_share]", .sizes = "2M")
+{
+	int fd = slot_file(), uffd = hgm_uffd_for_pieces(UFFD_FEATURE_SIGBUS);
+	unsigned char *slot = map_slot(fd);
+	struct uffdio_range range = { .start = (uintptr_t)slot, .len = SLOT };
+	struct hgm_child other;
+	uint64_t pfn;
+
+	*word(slot, 0) = 1;
+	pfn = hgm_pfn((void *)word(slot, 0));
+	CHECKED(madvise(slot + hgm_huge, hgm_huge, MADV_DONTNEED));
+	hgm_register_for_pieces(uffd, slot, SLOT);
+	EXPECT_ERRNO(try_continue(uffd, slot + 2 * hgm_huge - hgm_base, hgm_base), 0);
+	CHECKED(ioctl(uffd, UFFDIO_UNREGISTER, &range));
+	if (hgm_fork(&other)) {
+		unsigned char *mine = map_slot(fd);
+
+		EXPECT_EQ(*word(mine, 0), 1);
+		EXPECT_EQ(hgm_present(mine + hgm_huge, hgm_huge), hgm_huge / hgm_base);
+		hgm_tell(&other);
+		hgm_wait(&other);
+		hgm_child_done();
+	}
+	hgm_wait(&other);
+	EXPECT_EQ(hgm_present(slot, 4 * hgm_huge), 1);
+	EXPECT_EQ(hgm_kpagecount(pfn + 511), 2);
+	hgm_tell(&other);
+	hgm_join(&other);
+	EXPECT_EQ(hgm_present(slot, 4 * hgm_huge), 1);
+	EXPECT_EQ(hgm_kpagecount(pfn + 511), 1);
+	CHECKED(munmap(slot, SLOT));
+	EXPECT_EQ(hgm_kpagecount(pfn), 0);
+	close(uffd);
+}

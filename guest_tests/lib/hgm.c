@@ -1389,6 +1389,31 @@ void hgm_join_(struct hgm_child *child)
 
 /* ---- the frame ---- */
 
+int hgm_try_load(const void *at)
+{
+	int pipes[2], error = 0;
+
+	if (pipe2(pipes, O_CLOEXEC))
+		FAIL_HERE("pipe: %s", strerror(errno));
+	if (write(pipes[1], at, 8) != 8)
+		error = errno;
+	close(pipes[0]);
+	close(pipes[1]);
+	return error;
+}
+
+int hgm_try_store(void *at)
+{
+	int zero = open("/dev/zero", O_RDONLY | O_CLOEXEC), error = 0;
+
+	if (zero < 0)
+		FAIL_HERE("/dev/zero: %s", strerror(errno));
+	if (read(zero, at, 8) != 8)
+		error = errno;
+	close(zero);
+	return error;
+}
+
 size_t hgm_random(size_t bound)
 {
 	static uint64_t state = 0x9e3779b97f4a7c15ULL;

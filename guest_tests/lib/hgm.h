@@ -335,6 +335,12 @@ int hgm_try_register(int uffd, void *at, size_t length, uint64_t mode);
 /* A userfaultfd, and a shared mapping registered with it for minor faults, in the dialect's way to get pieces. */
 int hgm_uffd_for_pieces_(uint64_t features);
 void hgm_register_for_pieces_(int uffd, void *at, size_t length);
+/*
+ * The kernel copies a word from or to `at`, by the processor's own rules and not by those of the mapping: 0, or EFAULT. What
+ * is written is zero.
+ */
+int hgm_try_load(const void *at);
+int hgm_try_store(void *at);
 /* A number in 0..bound-1 from a fixed sequence, the same in every run. */
 size_t hgm_random(size_t bound);
 

@@ -141,6 +141,25 @@ HGM_CASE(collapse_keeps_count, "a collapse leaves a mapping that counts once, ho
 	hgm_expect_mapcount(&area, 1);
 }
 
+HGM_CASE(pieces_hold_one_reference, "a huge page of which several pieces were mapped goes back to the pool, collapsed before "
+	 "or not: its mapping holds one reference, however many pieces [James Houghton on RFC v1: one for each CONTINUE]")
+{
+	struct hgm_area area;
+	long free_before = hgm_pool("free");
+
+	for (int collapsed = 0; collapsed < 2; collapsed++) {
+		hgm_area_open(&area, 1, 0);
+		hgm_continue(&area, hgm_base, hgm_base);
+		hgm_continue(&area, 3 * hgm_base, hgm_base);
+		hgm_continue(&area, hgm_huge - hgm_base, hgm_base);
+		if (collapsed)
+			hgm_collapse(&area, 0, hgm_huge);
+		hgm_unmap_primary(&area);
+		hgm_area_close(&area);
+		EXPECT_EQ(hgm_pool("free"), free_before);
+	}
+}
+
 HGM_CASE(empty_table_counts_nothing, "CONTINUE that fails for want of a page may leave a table, but no count: "
 	 "nothing is mapped beneath it [RFC v1 cover; RFC v1 patch 20]")
 {

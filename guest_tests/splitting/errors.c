@@ -161,6 +161,21 @@ HGM_CASE(inside_larger_leaf, "CONTINUE of a piece that a larger leaf covers is E
 	hgm_expect_shape(&area);
 }
 
+HGM_CASE(over_mapped_piece, "CONTINUE of a larger piece of which only the last base page is mapped is EEXIST and changes "
+	 "nothing, for each larger size [RFC v1 patch 20; arch/arm64/mm/hugetlbpage.c: a contiguous leaf has many entries]")
+{
+	struct hgm_area area;
+	long long mapped;
+
+	hgm_area_open(&area, 1, 0);
+	for (const size_t *size = hgm_piece_sizes(); *size > hgm_base; size++) {
+		hgm_continue(&area, 2 * *size - hgm_base, hgm_base);
+		EXPECT_ERRNO(hgm_try_continue(&area, *size, *size, &mapped), EEXIST);
+		EXPECT_EQ(mapped, -EEXIST);
+		hgm_expect_shape(&area);
+	}
+}
+
 HGM_CASE(whole_over_first_piece, "CONTINUE of a whole huge page whose first piece is mapped is EEXIST "
 	 "[RFC v1 patch 20]")
 {

@@ -82,6 +82,28 @@ HGM_CASE(hole_message, "a hole beside mapped pieces sends one message with the a
 	}
 }
 
+HGM_CASE(hole_message_rounded, "without UFFD_FEATURE_EXACT_ADDRESS the message for a hole beside mapped pieces has the "
+	 "base page's address, or else nobody could tell which piece is missed [PATCH v1 and v2: minor faults]")
+{
+	struct hgm_area area;
+	struct hgm_reader reader;
+	struct uffd_msg message;
+	size_t offset = 5 * hgm_base;
+
+	if (hgm_dialect() == HGM_RFC2)
+		hgm_skip("not applicable: this version wants exact addresses");
+	hgm_area_open(&area, 1, HGM_MESSAGES | HGM_ROUNDED);
+	hgm_continue(&area, hgm_base, hgm_base);
+	hgm_reader_start(&reader, area.primary + offset + 24);
+	message = hgm_message(&area);
+	EXPECT_EQ(message.arg.pagefault.address, (uintptr_t)area.primary + offset);
+	EXPECT_EQ(message.arg.pagefault.flags, UFFD_PAGEFAULT_FLAG_MINOR);
+	hgm_continue(&area, offset, hgm_base);
+	EXPECT_EQ(hgm_reader_join(&reader), *(uint64_t *)(area.alias + offset + 24));
+	hgm_expect_no_message(&area);
+	hgm_expect_pieces(&area);
+}
+
 HGM_CASE(neighbour_stays_asleep, "a CONTINUE beside the piece that a reader waits for does not let it read "
 	 "[RFC v1 patch 20: each piece is waited for by itself]")
 {

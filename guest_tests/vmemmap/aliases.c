@@ -130,6 +130,37 @@ HGM_CASE(near_and_far_pieces, "with HVO on pieces 100, 3 and the last are mapped
 	hgm_expect_mapcount(&area, 1);
 }
 
+/* What the kernel shows of the struct pages that HVO keeps, and of those that are aliases of number 3. */
+static void read_structs(uint64_t head, uint64_t *flags)
+{
+	for (size_t piece = 1; piece < kept_structs(); piece++)
+		*flags++ = hgm_kpageflags(head + piece);
+	for (size_t piece = kept_structs() + 3; piece < hgm_huge / hgm_base; piece += kept_structs())
+		*flags++ = hgm_kpageflags(head + piece);
+}
+
+HGM_CASE(near_piece_alone, "with HVO on piece 3 alone is mapped and unmapped: no struct page but the head's changes, neither "
+	 "that of the piece nor its aliases 67, 131 and so on [mm/hugetlb_vmemmap.c:vmemmap_remap_pte]",
+	 .sizes = "2M 32M 512M 1G")
+{
+	struct hgm_area area;
+	size_t count = kept_structs() + hgm_huge / hgm_base / kept_structs();
+	uint64_t *before = calloc(count, sizeof(*before)), *after = calloc(count, sizeof(*after));
+
+	EXPECT(before && after);
+	need_hvo();
+	hgm_area_open(&area, 1, 0);
+	read_structs(area.head[0], before);
+	hgm_continue(&area, 3 * hgm_base, hgm_base);
+	hgm_expect_mapcount(&area, 1);
+	read_structs(area.head[0], after);
+	EXPECT(!memcmp(before, after, count * sizeof(*before)));
+	hgm_unmap_primary(&area);
+	hgm_expect_mapcount(&area, 1);
+	read_structs(area.head[0], after);
+	EXPECT(!memcmp(before, after, count * sizeof(*before)));
+}
+
 static void map_and_collapse(struct hgm_area *area)
 {
 	expect_aliases(area->head[0], false);

@@ -86,13 +86,13 @@ def of_end(seen: Observation) -> list[tuple[Status, Finding]]:
         case End.DEADLINE:
             message = f"did not end within {outcome.seconds:.0f} s"
             evidence = "\n".join(text for text in (said, seen.stacks) if text)
-            return [(Status.HANG, Finding(kind="deadline", message=message, evidence=evidence)), *_refusal(ktap)]
+            return [(Status.HANG, Finding(kind="deadline", message=message, evidence=evidence)), *_refusal(seen.ktap)]
         case End.FLOOD:
             size = len(outcome.stdout) + len(outcome.stderr)
             return [(Status.ERROR, Finding(kind="flood", message=f"printed more than {size >> 20} MiB"))]
         case End.LOST:
             gone = Finding(kind="lost", message="the guest went away while the case ran", evidence=said)
-            return [(Status.ERROR, gone), *_refusal(ktap)]
+            return [(Status.ERROR, gone), *_refusal(seen.ktap)]
         case End.EXITED:
             return []
 
@@ -102,7 +102,6 @@ def _program(seen: Observation) -> list[tuple[Status, Finding]]:
     if seen.outcome.end is not End.EXITED:
         return of_end(seen)
     outcome, ktap = seen.outcome, seen.ktap
-    said = "\n".join(ktap.diagnostics)
     found: list[tuple[Status, Finding]] = []
     stderr = outcome.stderr.decode(errors="replace").strip()
     by_exit = _EXIT.get(outcome.status if outcome.status is not None else -1)

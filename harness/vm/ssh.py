@@ -11,7 +11,7 @@ import socket
 import termios
 import time
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -70,10 +70,20 @@ class Ssh:
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise GuestFault(f"ssh to the guest failed: {error or type(error).__name__}") from error
 
-    def run(self, command: str, deadline: Deadline, *, stdin: bytes = b"", limit: int = 4 << 20) -> Outcome:
+    def run(
+        self,
+        command: str,
+        deadline: Deadline,
+        *,
+        stdin: bytes = b"",
+        limit: int = 4 << 20,
+        said_all: Callable[[bytes], bool] | None = None,
+        parting_s: float = 0.0,
+    ) -> Outcome:
         """Run `command` by the guest's shell until it exits, or one of the other ends comes first.
 
-        `limit` bounds stdout and stderr together, in bytes; what came before the end is always returned.
+        `limit` bounds stdout and stderr together, in bytes; what came before the end is always returned. Once
+        `said_all` tells of stdout that nothing more is to come, the command has `parting_s` seconds left to exit.
         """
         try:
             channel = self._transport.open_session(timeout=max(deadline.left, 0.1))
@@ -86,9 +96,16 @@ class Ssh:
             end = End.DEADLINE if deadline.over else End.LOST
             return Outcome(end=end, status=None, stdout=b"", stderr=b"", seconds=deadline.passed)
         with contextlib.closing(channel):
-            return self._drain(channel, deadline, limit)
+            return self._drain(channel, deadline, limit, said_all, parting_s)
 
-    def _drain(self, channel: paramiko.Channel, deadline: Deadline, limit: int) -> Outcome:
+    def _drain(
+        self,
+        channel: paramiko.Channel,
+        deadline: Deadline,
+        limit: int,
+        said_all: Callable[[bytes], bool] | None,
+        parting_s: float,
+    ) -> Outcome:
         out, err = bytearray(), bytearray()
         started = time.monotonic()
 
@@ -97,10 +114,13 @@ class Ssh:
             return Outcome(end=end, status=status, stdout=bytes(out), stderr=bytes(err), seconds=seconds)
 
         while True:
+            heard = len(out)
             while channel.recv_ready():
                 out += channel.recv(CHUNK)
             while channel.recv_stderr_ready():
                 err += channel.recv_stderr(CHUNK)
+            if said_all and len(out) > heard and said_all(bytes(out)):
+                deadline, said_all = Deadline(min(deadline.left, parting_s)), None
             if len(out) + len(err) > limit:
                 return outcome(End.FLOOD)
             if channel.eof_received and not channel.recv_ready() and not channel.recv_stderr_ready():
