@@ -51,7 +51,7 @@ def case(name: str, status: str = "pass", arch: str = "x86_64", **more: Any) -> 
 
 
 def run(*cases: CaseResult, **more: Any) -> RunResult:
-    """A finished run of these cases, and of no other unless `selected` names more."""
+    """A finished run of these cases."""
     archs = dict.fromkeys(case.arch for case in cases)
     fields: dict[str, Any] = {
         "started": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:10:00+00:00", "command": ["hgm", "run"],

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from harness.arch import size_name
 from harness.report.results import CaseResult, RunResult, Status
-from harness.report.whole import NOT_RUN, arch_of, cut_short, facts, not_run
+from harness.report.whole import NOT_RUN, arch_of, cut_short, facts, split
 
 # Element and type of each status; readers know failures (the kernel's or the case's) and errors (nobody could tell).
 _OUTCOME = {
@@ -29,13 +29,12 @@ _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 def document(result: RunResult) -> str:
     """Return the whole file as text."""
     root = ET.Element("testsuites", name="hgm")
-    missing = not_run(result)
-    for arch in dict.fromkeys([*result.kernels, *(case.arch for case in result.cases), *map(arch_of, missing)]):
+    for arch in dict.fromkeys([*result.kernels, *(case.arch for case in result.cases), *map(arch_of, result.not_run)]):
         suite = _suite(root, arch, result, facts(result, arch))
         for case in result.cases:
             if case.arch == arch:
                 suite.append(_case(case, facts(result, arch)))
-        for name in missing:
+        for name in result.not_run:
             if arch_of(name) == arch:
                 suite.append(_error(name, "not run", f"{NOT_RUN}: {cut_short(result)}", facts(result, arch)))
         _count(suite)
@@ -75,7 +74,8 @@ def _count(suite: ET.Element) -> None:
 
 def _case(case: CaseResult, known: dict[str, str]) -> ET.Element:
     element = _element(case.id, case.seconds)
-    own = {"claim": case.claim, "category": case.category, "huge_page_size": size_name(case.huge_page_size)}
+    own = {"claim": case.claim, "category": case.category}
+    own |= {"huge_page_size": size_name(case.huge_page_size)} if case.huge_page_size else {}
     _properties(element, known | own | {"status": case.status, "directory": case.directory})
     if tag := _OUTCOME[case.status]:
         message = case.reason or "; ".join(finding.message for finding in case.findings) or case.status
@@ -112,9 +112,9 @@ def _error(case_id: str, kind: str, message: str, known: dict[str, str]) -> ET.E
 
 def _element(case_id: str, seconds: float) -> ET.Element:
     # As pytest names them, so that the history of a CI engine goes on whichever of the two files it reads.
-    path, _, name = case_id.partition("::")
+    path, name = split(case_id)
     classname = re.sub(r"\.(?:c|py)$", "", path).replace("/", ".")
-    return ET.Element("testcase", classname=legal(classname), name=legal(name or path), time=f"{seconds:.3f}")
+    return ET.Element("testcase", classname=legal(classname), name=legal(name), time=f"{seconds:.3f}")
 
 
 def _properties(parent: ET.Element, known: dict[str, str]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from harness.arch import size_name
 from harness.errors import Exit
 from harness.report.results import CaseResult, RunResult, Status
-from harness.report.whole import NOT_RUN, arch_of, cut_short, facts, not_run
+from harness.report.whole import NOT_RUN, arch_of, cut_short, facts, split
 
 ORIGIN = "hgm"
 VERSION = {"major": 5, "minor": 3}
@@ -38,8 +38,8 @@ _STATUS = {
 def document(result: RunResult) -> dict[str, Any]:
     """Return the report as data for JSON. A case that had not its turn is MISS, and so is a run cut short."""
     report: dict[str, Any] = {"version": VERSION, "checkouts": [], "builds": [], "tests": []}
-    missing, reason = not_run(result), cut_short(result)
-    lost = [arch for arch in dict.fromkeys(map(arch_of, missing)) if arch not in result.kernels]
+    reason = cut_short(result)
+    lost = [arch for arch in dict.fromkeys(map(arch_of, result.not_run)) if arch not in result.kernels]
     for arch in [*result.kernels, *lost] or ([""] if reason else []):
         checkout, build = _source(result, arch), _build(result, arch)
         if checkout["id"] not in [one["id"] for one in report["checkouts"]]:
@@ -48,7 +48,7 @@ def document(result: RunResult) -> dict[str, Any]:
         report["tests"] += [_test(result, case, build["id"]) for case in result.cases if case.arch == arch]
         report["tests"] += [
             _missed(result, name, _path(name), f"{NOT_RUN}: {reason}", build["id"])
-            for name in missing
+            for name in result.not_run
             if arch_of(name) == arch
         ]
     if reason:
@@ -112,11 +112,12 @@ def _test(result: RunResult, case: CaseResult, build: str) -> dict[str, Any]:
         "id": case.id,
         "status": str(case.status),
         "claim": case.claim,
-        "huge_page_size": size_name(case.huge_page_size),
         "directory": case.directory,
         "fingerprints": sorted({finding.fingerprint for finding in case.findings if finding.fingerprint}),
         "attempts": [str(attempt.status) for attempt in case.attempts],
     }
+    if case.huge_page_size:
+        test["misc"]["huge_page_size"] = size_name(case.huge_page_size)
     return test | ({"comment": _clean(case.reason)} if case.reason else {})
 
 
@@ -140,9 +141,10 @@ def _common(result: RunResult, name: str, path: str, status: str, build: str) ->
 
 def _path(case_id: str) -> str:
     """Return the place of a case in a tree of tests, which is the same on every architecture."""
-    program, _, name = case_id.removeprefix("guest_tests/").partition("::")
-    case, _, parameters = name.partition("[")
-    parts = [ORIGIN, *program.split("/"), case, parameters.rstrip("]").rpartition("-")[2]]
+    program, name = split(case_id.removeprefix("guest_tests/"))
+    case, _, parameters = name.rpartition("[")
+    size = parameters.removesuffix("]").removeprefix(arch_of(case_id)).strip("-")
+    parts = [ORIGIN, *program.split("/"), case, size]
     return ".".join(re.sub(r"[^a-zA-Z0-9_-]", "_", part) for part in parts if part)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from harness.report.results import CaseResult, RunResult, Status
-from harness.report.whole import NOT_RUN, arch_of, cut_short, facts, not_run
+from harness.report.whole import NOT_RUN, arch_of, cut_short, facts, split
 
 # What the kernel's kunit_parser.py goes by is ok and not ok, and of the directives SKIP alone.
 _LINE = {
@@ -45,17 +45,16 @@ class _Level:
 def document(result: RunResult) -> str:
     """Return the whole stream. Cases that were selected and did not run are `not ok`, and so is a run cut short."""
     top = _Level()
-    missing = not_run(result)
     reason = cut_short(result)
-    for arch in dict.fromkeys([*(case.arch for case in result.cases), *map(arch_of, missing)]):
+    for arch in dict.fromkeys([*(case.arch for case in result.cases), *map(arch_of, result.not_run)]):
         level = _Level()
         programs: dict[str, list[CaseResult | str]] = {}
         for case in result.cases:
             if case.arch == arch:
-                programs.setdefault(_program(case.id), []).append(case)
-        for name in missing:
+                programs.setdefault(split(case.id)[0], []).append(case)
+        for name in result.not_run:
             if arch_of(name) == arch:
-                programs.setdefault(_program(name), []).append(name)
+                programs.setdefault(split(name)[0], []).append(name)
         for program, cases in programs.items():
             level.nest(program, _cases(cases, reason))
         top.nest(arch, level, [f"# {key}: {_flat(value)}" for key, value in facts(result, arch).items()])
@@ -70,9 +69,9 @@ def _cases(cases: Sequence[CaseResult | str], reason: str) -> _Level:
     level = _Level()
     for case in cases:
         if isinstance(case, str):
-            level.add("not ok", case.partition("::")[2] or case, "ERROR", f"{NOT_RUN}: {reason}")
+            level.add("not ok", split(case)[1], "ERROR", f"{NOT_RUN}: {reason}")
             continue
-        name = case.id.partition("::")[2] or case.id
+        name = split(case.id)[1]
         ok, directive = _LINE[case.status]
         text = case.reason or "; ".join(finding.message for finding in case.findings)
         level.add(ok, name, directive, text, before=[f"# {_name(name)}: {_flat(line)}" for line in _said(case)])
@@ -87,10 +86,6 @@ def _said(case: CaseResult) -> Iterable[str]:
     for finding in case.findings:
         yield f"{finding.kind}: {finding.message}"
     yield from case.diagnostics
-
-
-def _program(case_id: str) -> str:
-    return case_id.partition("::")[0]
 
 
 def _flat(text: str) -> str:

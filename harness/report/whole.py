@@ -3,16 +3,11 @@
 
 from __future__ import annotations
 
+from harness.arch import ARCHES
 from harness.errors import Exit
 from harness.report.results import RunResult
 
 NOT_RUN = "it was selected, and has no result"
-
-
-def not_run(result: RunResult) -> list[str]:
-    """Return the ids of cases that were to run and have no result, in the order in which they were to."""
-    have = {case.id for case in result.cases}
-    return [name for name in dict.fromkeys(result.selected) if name not in have]
 
 
 def cut_short(result: RunResult) -> str:
@@ -21,8 +16,8 @@ def cut_short(result: RunResult) -> str:
         return result.fault.message
     if result.interrupted or not result.finished:
         return "the run was interrupted"
-    missing = not_run(result)
-    return f"{len(missing)} of {len(result.selected)} selected cases have no result" if missing else ""
+    missing = len(result.not_run)
+    return f"{missing} of {len(result.selected)} selected cases have no result" if missing else ""
 
 
 def exit_status(result: RunResult) -> int:
@@ -31,7 +26,7 @@ def exit_status(result: RunResult) -> int:
         return Exit.INTERRUPTED
     if result.fault:
         return result.fault.exit_code
-    if not_run(result) or any(case.red for case in result.cases):
+    if result.not_run or any(case.red for case in result.cases):
         return Exit.TESTS_FAILED
     # A shard may have no case, if others have some.
     return Exit.OK if result.cases or result.dealt else Exit.NO_TESTS
@@ -39,7 +34,15 @@ def exit_status(result: RunResult) -> int:
 
 def arch_of(case_id: str) -> str:
     """Return the architecture in the id of a case, such as arm64-64k of `a.c::x[arm64-64k-2M]`; "" if it has none."""
-    return case_id.rpartition("[")[2].rpartition("-")[0] if case_id.endswith("]") else ""
+    words = case_id.rpartition("[")[2].removesuffix("]")
+    return next((name for name in (words, words.rpartition("-")[0]) if name in ARCHES), "")
+
+
+def split(case_id: str) -> tuple[str, str]:
+    """Return program and name of a case, from its id: what stands before and behind ::, or else the last /."""
+    separator = "::" if "::" in case_id else "/"
+    program, _, name = case_id.rpartition(separator)
+    return program, name
 
 
 def facts(result: RunResult, arch: str) -> dict[str, str]:

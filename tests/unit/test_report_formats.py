@@ -36,8 +36,8 @@ CUT = {
     "fault": run(case("x"), fault=Fault(exit_code=10, message="no guest\ncomes up")),
     "interrupt": run(case("x"), interrupted=True),
     "unfinished": run(case("x"), finished=""),
-    "not run": run(case("x"), selected=[case("x").id, case("y", arch="arm64").id]),
-    "no kernel": run(fault=Fault(exit_code=12, message="it does not build"), selected=[case("x").id]),
+    "not run": run(case("x"), not_run=[case("y", arch="arm64").id]),
+    "no kernel": run(fault=Fault(exit_code=12, message="it does not build"), not_run=[case("x").id]),
     "nothing": run(fault=Fault(exit_code=11, message="the disk is full")),
 }
 
@@ -193,6 +193,21 @@ def test_kcidb_is_valid(result: RunResult) -> None:
     report = kcidb.document(result)
     assert schema.V5_3.validate(report) == report
     assert re.fullmatch(r"hgm:[0-9a-f]{32}", report["tests"][0]["id"])
+
+
+def test_a_case_without_a_size_and_a_program_without_a_file() -> None:
+    name = "kselftest/mm/hugetlb-madvise/second [of two][arm64-64k]"
+    result = run(case("x", "fail", "arm64-64k", id=name, huge_page_size=0))
+    element = suites(result)["arm64-64k"].find("testcase")
+    assert element is not None and "huge_page_size" not in properties(element)
+    assert (element.get("classname"), element.get("name")) == (
+        "kselftest.mm.hugetlb-madvise", "second [of two][arm64-64k]",
+    )  # fmt: skip
+    (point,) = parse(ktap.document(result)).points[0].points
+    assert (point.name, point.points[0].status) == ("kselftest/mm/hugetlb-madvise", "fail")
+    (test,) = kcidb.document(result)["tests"]
+    assert test["path"] == "hgm.kselftest.mm.hugetlb-madvise.second__of_two_"
+    assert module("kcidb_io").schema.V5_3.validate(kcidb.document(result))
 
 
 def test_every_report_lies_in_the_directory(tmp_path: Path) -> None:
