@@ -62,6 +62,8 @@ def add_options(add: Callable[..., Any]) -> None:
         "run the K-th of N parts, which together are what is selected; `./hgm report --merge` joins their results"
     )
     add("--shard", default="", metavar="K/N", help=help_text)
+    selftest_help = "run the kernel's own selftests, and no other tests unless named; may be repeated"
+    add("--kselftest", action="append", default=[], metavar="COLLECTION[:PROGRAM,...]", help=selftest_help)
     add("--results", metavar="DIR", help="where the results go (default: a dated directory in results/)")
 
 

@@ -21,6 +21,7 @@ from harness import interrupts, pools, shards
 from harness.arch import Arch, size_name
 from harness.errors import BadInput, HarnessError
 from harness.guest.cases import STRESS, Case, find
+from harness.kselftest import wanted
 from harness.options import add_options, expand, kernel_request, wants_reference
 from harness.paths import GUEST_TESTS, ROOT
 
@@ -52,6 +53,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.args_source is pytest.Config.ArgsSource.INVOCATION_DIR and config.rootpath == ROOT:
         # pytest heeds `testpaths` only in its root; from anywhere else the same command is the same run.
         config.args = [os.fspath(GUEST_TESTS)]
+    ids = [arg for arg in config.args if arg.startswith(wanted.PREFIX)]
+    if config.getoption("kselftest") or ids:
+        # Whoever asks for the kernel's own tests gets these alone, unless paths are named, too.
+        named = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else []
+        config.args = [*(arg for arg in named if arg not in ids), os.fspath(wanted.ANCHOR)]
+        config.option.kselftest = [*config.option.kselftest, *ids]
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Collector(config), "hgm-collector")
     try:
@@ -61,12 +68,18 @@ def pytest_configure(config: pytest.Config) -> None:
             raise BadInput(f"--repeat {config.getoption('repeat')}: each case must run at least once")
         _expected(config)
         shards.parse(config.getoption("shard"))
+        wanted.read(config.getoption("kselftest"))
     except BadInput as error:
         raise pytest.UsageError(str(error)) from error
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Collect programs below guest_tests/ (stress/ only with --stress), and any below a directory guest_programs."""
+    if file_path == wanted.ANCHOR and parent.config.getoption("kselftest"):
+        from harness.kselftest.item import Collections
+
+        collections: Collections = Collections.from_parent(parent, path=file_path)
+        return collections
     places = [GUEST_TESTS] if file_path.is_relative_to(GUEST_TESTS) else []
     places += [place for place in file_path.parents if place.name == "guest_programs"]
     if not places or file_path.suffix not in (".c", ".py") or file_path.parent.name == "lib":
@@ -84,7 +97,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not shard:
         return
     number, count = shard
-    config.stash[DEALT] = sorted(item.nodeid for item in items if isinstance(item, GuestItem))
+    from harness.kselftest.item import KselftestItem
+
+    guest = [item for item in items if isinstance(item, GuestItem | KselftestItem)]
+    config.stash[DEALT] = sorted(item.nodeid for item in guest)
     try:
         mine = shards.deal([item.nodeid for item in items], count, shards.read())[number - 1]
     except BadInput as error:
@@ -136,10 +152,10 @@ class GuestItem(pytest.Item):
         run = self.config.stash[RUN]
         self.user_properties += facts(run.result, self.arch.name).items()
         try:
-            with _uncaptured(self.config) if run.boots_for(self.case, self.arch) else contextlib.nullcontext():
+            with uncaptured(self.config) if run.boots_for(self.case, self.arch) else contextlib.nullcontext():
                 result = run.run(self.case, self.arch, self.size, self.nodeid)
         except HarnessError as error:
-            _give_up(self.config, error)
+            give_up(self.config, error)
         finally:
             interrupts.raise_lost()
         self.result = result
@@ -153,7 +169,7 @@ class GuestItem(pytest.Item):
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """The evidence instead of a traceback, which would only show the harness."""
         if isinstance(excinfo.value, CaseFailed):
-            return evidence(excinfo.value.result, _outcome(self.config)[0])
+            return evidence(excinfo.value.result, outcome(self.config)[0])
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[os.PathLike[str], int, str]:
@@ -187,7 +203,9 @@ def evidence(result: CaseResult, directory: Path) -> str:
 def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
     """Prepare everything for the guest cases that were selected, run, and leave no guest behind."""
     config = session.config
-    items = [item for item in session.items if isinstance(item, GuestItem)]
+    from harness.kselftest.item import KselftestItem
+
+    items = [item for item in session.items if isinstance(item, GuestItem | KselftestItem)]
     if not items or config.option.collectonly or session.testsfailed:
         return (yield)
     from harness.session import Run  # paramiko and QMP are slow to import; collecting does without them
@@ -196,8 +214,8 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
     run: Run | None = None
     with interrupts.handled():
         try:
-            with _uncaptured(config):
-                directory, result = _outcome(config)
+            with uncaptured(config):
+                directory, result = outcome(config)
                 result.selected = [item.nodeid for item in items]
                 run = Run(
                     request=kernel_request(config.option, items[0].arch, config.invocation_params.dir),
@@ -213,11 +231,13 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
                 )
                 config.stash[RUN] = run
                 for arch in dict.fromkeys(item.arch for item in items):
-                    run.prepare(arch, {item.path for item in items if item.arch is arch})
+                    here = [item for item in items if item.arch is arch]
+                    programs = {item.path for item in here if isinstance(item, GuestItem)}
+                    run.prepare(arch, programs, [item.wanted for item in here if isinstance(item, KselftestItem)])
             return (yield)
         except HarnessError as error:
             interrupts.raise_lost()
-            _give_up(config, error)
+            give_up(config, error)
         except KeyboardInterrupt as interrupt:
             if run:
                 run.result.interrupted = True
@@ -229,7 +249,7 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
                 run.close()
 
 
-def _outcome(config: pytest.Config) -> tuple[Path, RunResult]:
+def outcome(config: pytest.Config) -> tuple[Path, RunResult]:
     """Return where the results of the run go, and what holds them; made by the first who asks.
 
     A worker of pytest-xdist is told where, and hands its part over to the process that collects them all.
@@ -256,7 +276,7 @@ def _expected(config: pytest.Config) -> tuple[Expected, ...]:
     return expected.read(config.invocation_params.dir / Path(path).expanduser()) if path else ()
 
 
-def _give_up(config: pytest.Config, error: HarnessError) -> NoReturn:
+def give_up(config: pytest.Config, error: HarnessError) -> NoReturn:
     """End the run: without a guest no later case can do better, and a run cut short must not look like a verdict."""
     from harness.report.results import Fault
 
@@ -270,9 +290,14 @@ def _give_up(config: pytest.Config, error: HarnessError) -> NoReturn:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Let the result travel with the report, which goes from a worker to the process that collects."""
+    from harness.kselftest.item import KselftestItem
+
     report = yield
-    if isinstance(item, GuestItem) and item.result and report.when == "call":
-        setattr(report, TRAVELS, item.result.to_json())
+    results = item.results if isinstance(item, KselftestItem) else []
+    if isinstance(item, GuestItem) and item.result:
+        results = [item.result]
+    if results and report.when == "call":
+        setattr(report, TRAVELS, [result.to_json() for result in results])
     return report
 
 
@@ -284,25 +309,25 @@ class Collector:
         self._ended: set[str] = set()  # ids of what has a result
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take the result of a case over."""
+        """Take the results of an item over."""
         from harness.report.results import CaseResult
 
         if report.when == "call" and (report.passed or hasattr(report, TRAVELS)):
             self._ended.add(report.nodeid)
-        if text := getattr(report, TRAVELS, None):
-            _outcome(self._config)[1].cases.append(CaseResult.from_json(text))
+        for text in getattr(report, TRAVELS, ()):
+            outcome(self._config)[1].cases.append(CaseResult.from_json(text))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Tell a worker where results go."""
-        node.workerinput["hgm_results"] = os.fspath(_outcome(self._config)[0])
+        node.workerinput["hgm_results"] = os.fspath(outcome(self._config)[0])
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
         """Learn what was selected; every worker selects the same."""
         from harness.report.whole import arch_of
 
-        _outcome(self._config)[1].selected = [name for name in ids if arch_of(name)]
+        outcome(self._config)[1].selected = [name for name in ids if arch_of(name)]
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -310,7 +335,7 @@ class Collector:
         from harness.report.results import Fault
 
         told = getattr(node, "workeroutput", {})
-        _, result = _outcome(self._config)
+        _, result = outcome(self._config)
         kernels, machines, interrupted = json.loads(told.get("hgm", "[{}, {}, false]"))
         result.kernels.update(kernels)
         result.interrupted |= interrupted
@@ -331,7 +356,7 @@ class Collector:
         if dealt and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and not self._config.option.collectonly:
             # More shards than cases: there is nothing to do in this one, which must not fail the fleet.
             session.exitstatus = pytest.ExitCode.OK
-            _outcome(self._config)
+            outcome(self._config)
         if OUTCOME in self._config.stash:
             from harness.report import files
             from harness.report.results import Fault
@@ -374,7 +399,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 @contextlib.contextmanager
-def _uncaptured(config: pytest.Config) -> Iterator[None]:
+def uncaptured(config: pytest.Config) -> Iterator[None]:
     """Let progress lines through to the terminal, which pytest would else keep for a failure report."""
     reporter = config.pluginmanager.getplugin("terminalreporter")
     if reporter:

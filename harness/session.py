@@ -8,7 +8,7 @@ import datetime
 import importlib.metadata
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,8 +20,11 @@ from harness.guest.cases import Case
 from harness.guest.run import Guest
 from harness.kernel import build as kernel_build
 from harness.kernel.build import KernelRequest
+from harness.kselftest import build as kselftest_build
+from harness.kselftest.build import Suite
+from harness.kselftest.wanted import Wanted
 from harness.paths import sha256
-from harness.process import run
+from harness.process import run, say
 from harness.report.results import CaseResult, RunResult, Status, together
 from harness.supply import Fresh, Supply
 from harness.verdict.expected import Expected, apply
@@ -46,12 +49,19 @@ class Run:
     repeat: int = 1  # how often each case runs
     rerun: bool = False  # whether one that did not pass runs once more, where each runs once
     expected: tuple[Expected, ...] = ()
+    suites: dict[tuple[str, str], Suite] = field(default_factory=dict)  # selftests by architecture and collection
+    listed: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # what the script of a suite would run
     _supplies: dict[str, Supply] = field(default_factory=dict)
 
-    def prepare(self, arch: Arch, programs: Iterable[Path]) -> None:
-        """Make kernel, image, test programs and template ready for `arch`. Raises HarnessError: one clear message."""
+    def prepare(self, arch: Arch, programs: Iterable[Path], selftests: Iterable[Wanted] = ()) -> None:
+        """Make kernel, image, tests and template ready for `arch`. Raises HarnessError: one clear message."""
         kernel = kernel_build.prepare(replace(self.request, arch=arch))
-        bundle = guest_build.prepare(arch, programs)
+        extra: dict[str, Path] = {}
+        for wanted in {one.collection: one for one in selftests}.values():
+            suite = kselftest_build.prepare(kernel, replace(self.request, arch=arch), wanted)
+            self.suites[arch.name, wanted.collection] = suite
+            extra |= kselftest_build.bundle_files(suite)
+        bundle = guest_build.prepare(arch, programs, extra)
         spec = VmSpec(
             arch=arch,
             accelerator=accel.choose(arch),
@@ -65,8 +75,12 @@ class Run:
         )  # fmt: skip
         supply.prepare()
         self._supplies[arch.name] = supply
+        notes = [note for (name, _), suite in self.suites.items() if name == arch.name for note in suite.notes]
+        for note in notes:
+            say(note)
         self.result.kernels[arch.name] = kernel.to_json() | {
-            "config_sha256": sha256(kernel.config) if kernel.config else None
+            "config_sha256": sha256(kernel.config) if kernel.config else None,
+            "notes": [*kernel.notes, *notes],
         }
         self.result.machines[arch.name] = {
             "accelerator": spec.accelerator.name,
@@ -86,28 +100,55 @@ class Run:
 
         Raises HarnessError if no guest can be had.
         """
-        results = [self._once(case, arch, huge_page_size, case_id, number) for number in range(1, self.repeat + 1)]
-        if self.repeat == 1 and self.rerun and results[0].red:
-            results.append(self._once(case, arch, huge_page_size, case_id, 2))
+        (result,) = self.settled(arch, lambda number: [self._once(case, arch, huge_page_size, case_id, number)])
+        return result
+
+    def settled(self, arch: Arch, once: Callable[[int], list[CaseResult]]) -> list[CaseResult]:
+        """Call `once` with 1, 2, ... as often as asked for, once more if not all passed; return what it comes to."""
+        turns = [once(number) for number in range(1, self.repeat + 1)]
+        kinds = {finding.kind for result in turns[0] for finding in result.findings}
+        # That a kernel lacks HGM is no matter of chance.
+        if self.repeat == 1 and self.rerun and kinds - {"expect-hgm"}:
+            turns.append(once(2))
+        by_id: dict[str, list[CaseResult]] = {}
+        for result in (result for turn in turns for result in turn):
+            by_id.setdefault(result.id, []).append(result)
         release = str(self.result.kernels.get(arch.name, {}).get("release", ""))
-        return apply(together(results), self.expected, release=release)
+        return [apply(together(found), self.expected, release=release) for found in by_id.values()]
+
+    def place(self, name: str, number: int) -> Path:
+        """Return the directory, relative to the run's, of the files of what is called `name` and runs that `number`."""
+        name = re.sub(r"[^\w.\[\]-]+", "_", name)
+        return Path("cases") / (name if number == 1 else f"{name}-{number}")
 
     def _once(self, case: Case, arch: Arch, huge_page_size: int, case_id: str, number: int) -> CaseResult:
         """Run one case in a healthy guest, for the time of that `number`, and return its result."""
-        name = re.sub(r"[^\w.\[\]-]+", "_", case_id)
-        directory = self.directory / "cases" / (name if number == 1 else f"{name}-{number}")
+        place = self.place(case_id, number)
         supply = self._supplies[arch.name]
         with places.taken(supply.spec):
-            seen = _observed(supply, case, huge_page_size, case_id)
+            seen = _observed(supply, lambda: supply.take(case).run(case, huge_page_size), case_id)
         verdict = judge(seen, expect_hgm=self.expect_hgm)
-        _keep(directory, seen)
+        _keep(self.directory / place, seen)
         spoilt = case.spoils and verdict.status is not Status.SKIP
         if spoilt or any(finding.kind != "expect-hgm" for finding in verdict.findings):
             # What a failed case has done to its kernel must not reach the next one, nor a loss that was meant.
             supply.drop()
         supply.done()
-        place = os.fspath(directory.relative_to(self.directory))
-        return _result(case, arch, huge_page_size, case_id, seen, verdict, place)
+        return _result(case, arch, huge_page_size, case_id, seen, verdict, os.fspath(place))
+
+    def watch(self, arch: Arch, name: str, directory: Path, look: Callable[[Guest], Observation]) -> Observation:
+        """Return what `look` sees in a guest that nobody has had, and keep its files in `directory`.
+
+        Raises HarnessError if no guest can be had.
+        """
+        supply = self._supplies[arch.name]
+        with places.taken(supply.spec):
+            try:
+                seen = _observed(supply, lambda: look(supply.renew()), name)
+            finally:
+                supply.drop()
+        _keep(directory, seen)
+        return seen
 
     @contextlib.contextmanager
     def guest(self, arch: Arch) -> Iterator[Guest]:
@@ -150,11 +191,11 @@ def start(directory: Path | None, base: Path, command: list[str]) -> tuple[Path,
     return target, RunResult(started=started, command=command, harness=importlib.metadata.version("hgm-harness"))
 
 
-def _observed(supply: Supply, case: Case, huge_page_size: int, case_id: str) -> Observation:
-    """Run a case in a guest of which all is known; once more if its template was changed under it."""
+def _observed(supply: Supply, look: Callable[[], Observation], name: str) -> Observation:
+    """Return what is seen in a guest of which all is known; look once more if its template was changed under it."""
     for _ in range(ATTEMPTS):
         try:
-            seen = supply.take(case).run(case, huge_page_size)
+            seen = look()
         except BaseException as error:
             supply.drop()
             if isinstance(error, HarnessError) and not supply.genuine:
@@ -164,7 +205,7 @@ def _observed(supply: Supply, case: Case, huge_page_size: int, case_id: str) -> 
             return seen
         supply.drop()
     raise HostFault(
-        f"the template of {supply.spec.arch.name} guests was changed {ATTEMPTS} times while {case_id} ran",
+        f"the template of {supply.spec.arch.name} guests was changed {ATTEMPTS} times while {name} ran",
         hint="who writes to the cache? set HGM_CACHE to a directory of your own",
     )
 

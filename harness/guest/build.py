@@ -34,15 +34,15 @@ class Bundle:
     commands: dict[Path, str]
 
 
-def prepare(arch: Arch, programs: Iterable[Path]) -> Bundle:
-    """Compile what has changed and return the bundle of `programs` for `arch`.
+def prepare(arch: Arch, programs: Iterable[Path], extra: Mapping[str, Path] | None = None) -> Bundle:
+    """Compile what has changed and return the bundle of `programs` for `arch`, with `extra` files by their places.
 
     Raises HostFault if the compiler is missing, BadInput if a program does not compile.
     """
     compiler = _compiler(arch)
     version = run([*compiler, "--version"], quiet=True).stdout.splitlines()[0]
     shared = {path.name: path.read_text() for path in sorted(LIB.glob("*.[ch]"))}
-    files = {"lib/hgm.py": LIB / "hgm.py", "lib/shape.py": LIB / "shape.py", "hgm": LIB / "hgm.sh"}
+    files = {"lib/hgm.py": LIB / "hgm.py", "lib/shape.py": LIB / "shape.py", "hgm": LIB / "hgm.sh"} | dict(extra or {})
     commands: dict[Path, str] = {}
     with locked(f"guest-{arch.name}"):
         files[WAKE] = _built(arch, compiler, version, [Path(__file__).with_name("wake.c")], {})

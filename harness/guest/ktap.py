@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reads KTAP version 1 (Documentation/dev-tools/ktap.rst), and the TAP 13 and 14 that kselftests still print.
+"""Reads KTAP version 1 (Documentation/dev-tools/ktap.rst), and the TAP 13 and 14 that kselftests and KUnit still print.
 
 Reading never fails: what is wrong with a stream is part of the answer, since "could not tell" is a result too.
 """
@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _KERNEL_PREFIX = re.compile(r"^(?:<\d+>)?\[\s*\d+\.\d+\](?:\[\s*[TC]\d+\])?\s?")
-_VERSION = re.compile(r"^(?:KTAP version \d+|TAP version 1[34])\s*$")
+_VERSION = re.compile(r"^(?:KTAP version 1|TAP version 1[34])\s*$")
+_SUBTEST = re.compile(r"^# Subtest: (?P<name>.*?)\s*$")
 _PLAN = re.compile(r"^1\.\.(\d+)(?:\s*#\s*(?P<directive>skip)\b\s*(?P<reason>.*))?\s*$", re.IGNORECASE)
 _POINT = re.compile(
     r"^(?P<ok>not ok|ok)\b\s*(?P<number>\d+)?\s*(?:-\s+)?(?P<name>[^#]*?)\s*"
-    r"(?:#\s*(?P<directive>\w+)\b:?\s*(?P<text>.*))?$"
+    r"(?:#\s*(?P<behind>(?:(?P<directive>\w+)\b:?\s*)?(?P<text>.*)))?$"
 )
 # A directive decides over ok and not ok; one that is unknown decides nothing.
 _DIRECTIVES = {"SKIP": "skip", "TODO": "skip", "XFAIL": "xfail", "TIMEOUT": "fail", "ERROR": "fail"}
+_DEEPEST = 32  # levels; what goes deeper is no test output, and would exhaust the stack
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,8 +29,9 @@ class Point:
     """One result line, with the points nested under it."""
 
     name: str
-    status: str  # "pass", "fail", "skip", "xfail"
-    text: str = ""  # behind the directive: the reason of a skip
+    # "pass", "fail", "skip", "xfail"; "missing" if it was begun and its result did not come, or none of those under it
+    status: str
+    text: str = ""  # behind the directive: the reason of a skip; or all that stands there, if it is none
     points: list[Point] = field(default_factory=list)
 
 
@@ -56,17 +59,44 @@ class Ktap:
         return "; ".join(dict.fromkeys(point.text for point in self.points if point.status == "skip" and point.text))
 
 
-def parse(text: str) -> Ktap:
-    """Read one stream. Lines that are not KTAP, such as kernel messages in between, are passed over."""
+def parse(text: str, *, needs_plan: bool = False) -> Ktap:
+    """Read one stream, from its version line on. Lines that are not KTAP, such as kernel messages, are passed over.
+
+    A plan may be missing, but then nobody can tell whether the stream is whole: with `needs_plan` that is a problem.
+    """
     result = Ktap()
-    lines = [_KERNEL_PREFIX.sub("", _ANSI.sub("", line.rstrip("\r"))) for line in text.split("\n")]
-    if not any(_VERSION.match(line) for line in lines):
+    lines = _stripped(text)
+    if not lines:
         result.problems.append("no KTAP version line")
-    reader = _Reader(lines, result)
-    result.points = reader.block(0)
-    if not result.points and not result.problems and not reader.skipped_all:
+    block = _Reader(lines[1:], result).block(0, 0)
+    result.points = block.points
+    if not result.points and not result.problems:
         result.problems.append("no results")
+    if needs_plan and block.planned is None and not result.problems:
+        result.problems.append("no plan")
     return result
+
+
+def _stripped(text: str) -> list[str]:
+    """Return the lines from the first version line on, less what the kernel or a console puts before each."""
+    lines = [_KERNEL_PREFIX.sub("", _ANSI.sub("", line.rstrip("\r"))) for line in text.split("\n")]
+    start = next((number for number, line in enumerate(lines) if _VERSION.match(line.lstrip())), len(lines))
+    margin = _indent(lines[start]) if start < len(lines) else 0
+    return [line[min(margin, _indent(line)) :] for line in lines[start:]]
+
+
+def _indent(line: str) -> int:
+    """How deep a line stands; tabs and spaces count alike, for no stream has both at the same place."""
+    return len(line) - len(line.lstrip())
+
+
+@dataclass(slots=True)
+class _Block:
+    """The results of one level, below a version line or a "# Subtest:" line, or both."""
+
+    name: str = ""  # "": not told
+    planned: int | None = None
+    points: list[Point] = field(default_factory=list)
 
 
 class _Reader:
@@ -74,50 +104,66 @@ class _Reader:
         self.lines: Iterator[str] = iter(lines)
         self.pushed: list[str] = []
         self.result = result
-        self.skipped_all = False
 
-    def block(self, depth: int) -> list[Point]:
-        """Read the points of one nesting level until the stream ends or a line of an outer level comes."""
-        points: list[Point] = []
-        nested: list[Point] = []
-        planned: int | None = None
-        indent = "  " * depth
+    def block(self, indent: int, depth: int, name: str = "") -> _Block:
+        """Read the points of one level until the stream ends or a line of an outer level comes."""
+        block, nested = _Block(name), None
         while (line := self._next()) is not None:
-            if depth and not line.startswith(indent) and (_POINT.match(line.strip()) or _VERSION.match(line.strip())):
+            body, deep = line.lstrip(), _indent(line)
+            version, subtest, point = _VERSION.match(body), _SUBTEST.match(body), _POINT.match(body)
+            if deep < indent and (version or subtest or point):
                 self.pushed.append(line)
                 break
-            body = line.removeprefix(indent)
-            if body.startswith("  ") and _VERSION.match(body.strip()):
-                nested = self.block(depth + 1)
-            elif plan := _PLAN.match(body):
-                planned = int(plan[1])
+            if deep > indent and (version or subtest) and depth < _DEEPEST:
+                self._unfinished(block, nested, depth)
+                nested = self.block(deep, depth + 1, subtest["name"] if subtest else "")
+            elif deep == indent and subtest and not block.points:
+                block.name = subtest["name"]
+            elif deep == indent and (plan := _PLAN.match(body)):
+                block.planned = int(plan[1])
                 if plan["directive"]:
-                    points.append(Point(name="", status="skip", text=plan["reason"] or ""))
-                    planned = 1
-            elif point := _POINT.match(body):
-                points.append(self._point(point, len(points) + 1, nested))
-                nested = []
+                    block.points.append(Point(name="", status="skip", text=plan["reason"] or ""))
+                    block.planned = 1
+            elif deep == indent and point:
+                block.points.append(self._point(point, len(block.points) + 1, nested))
+                nested = None
             elif body.startswith("#"):
                 self.result.diagnostics.append(body.lstrip("# "))
-        where = f" at depth {depth}" if depth else ""
-        if planned is not None and planned != len(points):
-            self.result.problems.append(f"plan {planned}, saw {len(points)}{where}")
-        if planned == 0:
-            self.result.problems.append(f"a plan of no tests{where}")
-        if nested:
-            self.result.problems.append(f"nested results without their parent's result{where}")
-        return points
+        self._unfinished(block, nested, depth)
+        if block.planned is not None and block.planned != len(block.points):
+            self.result.problems.append(f"plan {block.planned}, saw {len(block.points)}{_where(depth)}")
+        if block.planned == 0:
+            self.result.problems.append(f"a plan of no tests{_where(depth)}")
+        return block
 
     def _next(self) -> str | None:
         return self.pushed.pop() if self.pushed else next(self.lines, None)
 
-    def _point(self, match: re.Match[str], position: int, nested: list[Point]) -> Point:
+    def _unfinished(self, block: _Block, nested: _Block | None, depth: int) -> None:
+        """Keep nested results whose parent's result did not come."""
+        if nested:
+            self.result.problems.append(f"nested results without their parent's result{_where(depth)}")
+            block.points.append(Point(name=nested.name, status="missing", points=nested.points))
+
+    def _point(self, match: re.Match[str], position: int, nested: _Block | None) -> Point:
         number, name = match["number"], match["name"].strip()
+        problems = self.result.problems
         if number and int(number) != position:
-            self.result.problems.append(f"result {number} came as number {position}")
+            problems.append(f"result {number} came as number {position}")
         directive = (match["directive"] or "").upper()
         status = _DIRECTIVES.get(directive, "pass" if match["ok"] == "ok" else "fail")
-        if status == "pass" and any(child.status == "fail" for child in nested):
+        if nested and nested.name and nested.name != name:
+            problems.append(f"the results of {nested.name} are followed by that of {name}")
+        if nested and not nested.points and status != "fail":
+            problems.append(f"{name or position} has no results under it")
+            status = "missing"
+        children = nested.points if nested else []
+        if status == "pass" and any(child.status == "fail" for child in children):
             status = "fail"
-            self.result.problems.append(f"{name or position} is ok although a result under it is not")
-        return Point(name=name, status=status, text=match["text"] or "", points=nested)
+            problems.append(f"{name or position} is ok although a result under it is not")
+        text = match["text" if directive in _DIRECTIVES else "behind"] or ""
+        return Point(name=name, status=status, text=text, points=children)
+
+
+def _where(depth: int) -> str:
+    return f" at depth {depth}" if depth else ""

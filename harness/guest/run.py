@@ -91,20 +91,24 @@ class Guest:
 
     def run(self, case: Case, huge_page_size: int) -> Observation:
         """Run one case to its end and return everything seen. The guest is only fit for another if it passed."""
-        machine = self.machine
-        mark = uuid.uuid4().hex[:12]
         program = self._bundle.commands[case.program]
         stress_s = self._stress_s if case.category == STRESS else 0
         arguments = f"--case {shlex.quote(case.name)} --huge-page-size {huge_page_size}"
-        # The shell stays, and so turns death by a signal into 128 + its number: ssh as spoken here has no word for it.
-        command = f"cd {WORKDIR} && echo 'hgm: begin {mark} {case.name}' > /dev/kmsg && "
-        command += f"HGM_STRESS_SECONDS={stress_s} {program} {arguments}; exit $?"
+        command = f"HGM_STRESS_SECONDS={stress_s} {program} {arguments}"
         deadline = Deadline(case.deadline_s * self._slowness + stress_s)
+        return self.observe(case.name, command, deadline, spoils=case.spoils)
+
+    def observe(self, name: str, command: str, deadline: Deadline, *, spoils: bool = False) -> Observation:
+        """Run any command, called `name` in the kernel's log, from where the tests lie; else as `run`."""
+        machine = self.machine
+        mark = uuid.uuid4().hex[:12]
+        # The shell stays, and so turns death by a signal into 128 + its number: ssh as spoken here has no word for it.
+        command = f"cd {WORKDIR} && echo 'hgm: begin {mark} {name}' > /dev/kmsg && {command}; exit $?"
         with probe.answering(machine, machine.questions) as shapes:
             outcome = machine.ssh.run(command, deadline, limit=OUTPUT_LIMIT)
         before, after = self.state, None
         if outcome.end is End.EXITED:
-            after = self._settled(before, mark, patient=not case.spoils)
+            after = self._settled(before, mark, patient=not spoils)
         complete = True
         if after:
             self.state = after
@@ -117,11 +121,11 @@ class Guest:
         earlier, log = _split(machine.console_since(start, self._position), mark)
         return Observation(
             outcome=outcome,
-            ktap=ktap.parse(outcome.stdout.decode(errors="replace")),
+            ktap=ktap.parse(outcome.stdout.decode(errors="replace"), needs_plan=True),
             log=log,
             log_complete=complete,
             earlier=earlier,
-            spoils=case.spoils,
+            spoils=spoils,
             stacks=self._ask_why() if outcome.end is End.DEADLINE else "",
             before=before,
             after=after,

@@ -11,13 +11,15 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.bootstrap import privilege
 from harness.errors import BadInput, HostFault
 from harness.kernel.repo import KernelRepo, ask, disk_faults, disk_hint
 from harness.kernel.tarball import import_tarball, unpack_package
 from harness.paths import cache_dir, digest, locked, sha256
-from harness.process import run, say
+from harness.process import run, say, tail
 
 DEFAULT_PACKAGE = "linux-source-6.1"
+OLDEST = "6.1.192"  # of the default package, that patches/reference applies to
 PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9.+:~-]+)?")  # Debian Policy 5.6.1 and 5.6.12
 NEEDED = ("Makefile", "Kconfig", "mm/hugetlb.c")
 
@@ -185,6 +187,9 @@ def _from_package(repo: KernelRepo, wanted: str) -> Source:
         if not version and not latest:
             _refuse_package(name)
         version = version or latest
+        tree = _remembered(repo, f"package-{name}-{_safe(version)}")
+        if not (tree or pinned) and name == DEFAULT_PACKAGE and _numbers(version) < _numbers(OLDEST):
+            version = _refreshed(name, version)
         memo = f"package-{name}-{_safe(version)}"
         tree = _remembered(repo, memo)
         if not tree:
@@ -204,6 +209,24 @@ def _candidate(name: str) -> str:
     out = run(["apt-cache", "policy", name], env={**os.environ, "LC_ALL": "C"}, quiet=True, check=False).stdout
     found = re.search(r"^\s*Candidate: (\S+)", out, re.MULTILINE)
     return found[1] if found and found[1] != "(none)" else ""
+
+
+def _refreshed(name: str, version: str) -> str:
+    """Return the version of the package after apt's lists, which know an old one, were renewed; else `version`."""
+    stale = f"apt's lists are old: they have {name} {version}, and the reference series is for {OLDEST}"
+    prefix = privilege()
+    if prefix is None:
+        say(f"{stale}; type: sudo apt-get update")
+        return version
+    say(f"{stale}; running: apt-get update")
+    done = run([*prefix, "apt-get", "-o", "DPkg::Lock::Timeout=300", "update"], quiet=True, check=False)
+    if done.returncode:
+        say(f"apt-get update failed, so it is {version}: {tail(done.stderr, 1)}")
+    return _candidate(name) or version
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version.partition("-")[0])]
 
 
 def _refuse_package(name: str) -> None:

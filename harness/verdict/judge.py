@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.guest.ktap import Ktap
@@ -47,12 +48,8 @@ class Verdict:
 
 def judge(seen: Observation, *, expect_hgm: bool) -> Verdict:
     """Weigh all evidence. A case passes only if every piece of it says so; the worst finding names the status."""
-    found = [*_kernel(seen), *_program(seen), *_state(seen)]
-    ranked = [status for status, _ in found]
-    findings = tuple(map(known, (finding for _, finding in found)))
-    for status in (Status.CRASH, Status.HANG, Status.FAIL, Status.ERROR):
-        if status in ranked:
-            return Verdict(status=status, findings=findings)
+    if verdict := worst([*of_kernel(seen), *_program(seen), *of_state(seen)]):
+        return verdict
     if seen.ktap.status == "skip":
         if expect_hgm and seen.ktap.reason.startswith(NO_HGM):
             missing = Finding(kind="expect-hgm", message=f"HGM was expected, but the {seen.ktap.reason}")
@@ -61,7 +58,16 @@ def judge(seen: Observation, *, expect_hgm: bool) -> Verdict:
     return Verdict(status=Status.PASS, findings=())
 
 
-def _kernel(seen: Observation) -> list[tuple[Status, Finding]]:
+def worst(found: Sequence[tuple[Status, Finding]]) -> Verdict | None:
+    """Return the verdict that the worst of the findings gives, if there are any."""
+    ranked = [status for status, _ in found]
+    for status in (Status.CRASH, Status.HANG, Status.FAIL, Status.ERROR):
+        if status in ranked:
+            return Verdict(status=status, findings=tuple(known(finding) for _, finding in found))
+    return None
+
+
+def of_kernel(seen: Observation) -> list[tuple[Status, Finding]]:
     """What the kernel complained of while the case ran, or late, so that nobody else saw it."""
     return [
         (
@@ -73,10 +79,9 @@ def _kernel(seen: Observation) -> list[tuple[Status, Finding]]:
     ]
 
 
-def _program(seen: Observation) -> list[tuple[Status, Finding]]:
-    """What the test program did and said."""
-    outcome, ktap = seen.outcome, seen.ktap
-    said = "\n".join(ktap.diagnostics)
+def of_end(seen: Observation) -> list[tuple[Status, Finding]]:
+    """How the program ended, if not by itself."""
+    outcome, said = seen.outcome, "\n".join(seen.ktap.diagnostics)
     match outcome.end:
         case End.DEADLINE:
             message = f"did not end within {outcome.seconds:.0f} s"
@@ -90,7 +95,15 @@ def _program(seen: Observation) -> list[tuple[Status, Finding]]:
                 (Status.ERROR, Finding(kind="lost", message="the guest went away while the case ran", evidence=said))
             ]
         case End.EXITED:
-            pass
+            return []
+
+
+def _program(seen: Observation) -> list[tuple[Status, Finding]]:
+    """What the test program did and said."""
+    if seen.outcome.end is not End.EXITED:
+        return of_end(seen)
+    outcome, ktap = seen.outcome, seen.ktap
+    said = "\n".join(ktap.diagnostics)
     found: list[tuple[Status, Finding]] = []
     stderr = outcome.stderr.decode(errors="replace").strip()
     by_exit = _EXIT.get(outcome.status if outcome.status is not None else -1)
@@ -101,7 +114,7 @@ def _program(seen: Observation) -> list[tuple[Status, Finding]]:
         names = ", ".join(point.name for point in ktap.points if point.status == "fail")
         found.append((Status.FAIL, Finding(kind="ktap", message=f"not ok: {names}", evidence=said or stderr)))
     if by_exit is None:
-        message = f"exited with {_status_words(outcome.status)}"
+        message = f"exited with {status_words(outcome.status)}"
         found.append((Status.ERROR, Finding(kind="exit", message=message, evidence=stderr)))
     elif not ktap.problems and by_exit != ktap.status:
         message = f"its KTAP says {ktap.status}, its exit status {outcome.status} says {by_exit}"
@@ -110,7 +123,7 @@ def _program(seen: Observation) -> list[tuple[Status, Finding]]:
     return found
 
 
-def _state(seen: Observation) -> list[tuple[Status, Finding]]:
+def of_state(seen: Observation) -> list[tuple[Status, Finding]]:
     """What the case left behind in the kernel."""
     before, after = seen.before, seen.after
     if after is None:
@@ -136,10 +149,11 @@ def _state(seen: Observation) -> list[tuple[Status, Finding]]:
     return found
 
 
-def _status_words(status: int | None) -> str:
+def status_words(status: int | None) -> str:
+    """Return an exit status in words: which signal it stands for, or that it is none of a test's."""
     if status is not None and 128 < status < 128 + signal.NSIG:
         return f"{status}: killed by {signal.Signals(status - 128).name}"
-    return f"{status}, which is none of 0, 1, 4"
+    return str(status) if status in _EXIT else f"{status}, which is none of 0, 1, 4"
 
 
 def _start(raw: bytes) -> str:

@@ -280,19 +280,32 @@ def test_packages_fetched_once_then_offline(tree: Path, tmp_path: Path, monkeypa
     tar = tmp_path / "pkg/usr/src/linux-source-6.1.tar.xz"
     tar.parent.mkdir(parents=True)
     (tmp_path / "pkg/DEBIAN").mkdir()
-    control = "Package: linux-source-6.1\nVersion: 6.1.7-1\nArchitecture: all\nMaintainer: A <a@b>\nDescription: x\n"
+    control = "Package: linux-source-6.1\nVersion: 6.1.992-1\nArchitecture: all\nMaintainer: A <a@b>\nDescription: x\n"
     (tmp_path / "pkg/DEBIAN/control").write_text(control)
     with tarfile.open(tar, "w:xz") as archive:
         archive.add(write(tmp_path / "plain"), "linux-source-6.1")
     subprocess.run(["dpkg-deb", "--build", "--root-owner-group", "pkg", "p.deb"], cwd=tmp_path, check=True)
-    fake_apt(tmp_path / "bin", monkeypatch, policy="  Candidate: 6.1.7-1", download=f"cp {tmp_path}/p.deb .")
+    fake_apt(tmp_path / "bin", monkeypatch, policy="  Candidate: 6.1.992-1", download=f"cp {tmp_path}/p.deb .")
     source = resolve(SourceSpec())
     assert source.tree == git(tree, "rev-parse", "HEAD^{tree}")
-    assert source.label == "linux-source-6.1 6.1.7-1"
-    fake_apt(tmp_path / "bin", monkeypatch, policy="  Candidate: 6.1.7-1")
+    assert source.label == "linux-source-6.1 6.1.992-1"
+    fake_apt(tmp_path / "bin", monkeypatch, policy="  Candidate: 6.1.992-1")
     assert resolve(SourceSpec()) == source
     fake_apt(tmp_path / "bin", monkeypatch, policy="")
     assert resolve(SourceSpec()) == source
+
+
+def test_lists_that_know_an_old_package_are_renewed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bin_dir, called = tmp_path / "bin", tmp_path / "called"
+    renew = f"sed -i s/6.1.176/6.1.992/ {bin_dir}/apt-cache" if os.geteuid() == 0 else "true"
+    download = f'echo "$*" >> {called}; case "$*" in *update) {renew};; *) echo E: no network >&2; exit 100;; esac'
+    fake_apt(bin_dir, monkeypatch, policy="  Candidate: 6.1.176-1", download=download)
+    version = "6.1.992-1" if os.geteuid() == 0 else "6.1.176-1"
+    with pytest.raises(HostFault, match=f"{version}: E: no network"):
+        resolve(SourceSpec())
+    with pytest.raises(HostFault, match="E: no network"):
+        resolve(SourceSpec(package="linux-source-6.1=6.1.100-1"))
+    assert called.read_text().count("update") == (1 if os.geteuid() == 0 else 0)
 
 
 def test_packages_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +316,7 @@ def test_packages_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyP
     fake_apt(tmp_path / "bin", monkeypatch, policy="Package: x\nFilename: pool/x.deb")
     with pytest.raises(BadInput, match="no Debian package linux-source-0"):
         resolve(SourceSpec(package="linux-source-0"))
-    fake_apt(tmp_path / "bin", monkeypatch, policy="  Candidate: 1", download="echo 'E: Failed to fetch' >&2; exit 100")
+    fake_apt(tmp_path / "bin", monkeypatch, policy="  Candidate: 7", download="echo 'E: Failed to fetch' >&2; exit 100")
     with pytest.raises(HostFault, match="Failed to fetch") as caught:
         resolve(SourceSpec())
     assert "network" in caught.value.hint

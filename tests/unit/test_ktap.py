@@ -68,8 +68,52 @@ def test_what_cannot_be_told_is_an_error(text: str, problem: str) -> None:
     assert any(problem in found for found in ktap.problems), ktap.problems
 
 
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [("not ok 1 a # exit=1", "exit=1"), ("not ok 1 a # TIMEOUT 45 s", "45 s"), ("not ok 1 a # (none)", "(none)")],
+)
+def test_what_stands_behind_a_result_is_kept(line: str, text: str) -> None:
+    assert [(point.status, point.text) for point in parse(stream("1..1", line)).points] == [("fail", text)]
+
+
 def test_a_missing_plan_is_legal() -> None:
     assert parse(stream("ok 1 a")).status == "pass"
+
+
+def test_a_missing_plan_is_none_of_a_guest_test() -> None:
+    ktap = parse(stream("ok 1 a"), needs_plan=True)
+    assert (ktap.status, ktap.problems) == ("error", ["no plan"])
+    assert parse(stream("1..1", "ok 1 a"), needs_plan=True).status == "pass"
+
+
+def test_a_nested_stream_may_be_told_by_its_name_alone() -> None:
+    ktap = parse(
+        stream("1..1", "    # Subtest: suite", "    1..2", "    ok 1 a", "    ok 2 b # SKIP x", "ok 1 - suite")
+    )
+    assert (ktap.status, [c.status for c in ktap.points[0].points]) == ("pass", ["pass", "skip"])
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        (("\t# Subtest: suite", "\tok 1 a", "ok 1 - other"), "the results of suite are followed by that of other"),
+        (("\t# Subtest: suite", "ok 1 - suite"), "suite has no results under it"),
+        (("\t# Subtest: suite", "\tok 1 a"), "nested results without their parent's result"),
+    ],
+)
+def test_a_named_nested_stream_that_does_not_come_to_its_end(lines: tuple[str, ...], problem: str) -> None:
+    ktap = parse(stream(*lines))
+    assert (ktap.status, ktap.problems) == ("error", [problem])
+    assert "missing" in [point.status for point in ktap.points] or "other" in problem
+
+
+def test_what_stands_before_the_version_line_is_not_read() -> None:
+    assert parse("ok 1 hello\n  KTAP version 1\n  1..1\n  ok 1 a\n").status == "pass"
+
+
+def test_any_depth_is_read_to_its_end() -> None:
+    text = stream(*(f"{' ' * depth}# Subtest: {depth}" for depth in range(1, 5000)))
+    assert parse(text).status == "error"
 
 
 def test_nested_points_belong_to_their_parent() -> None:

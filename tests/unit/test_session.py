@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -53,15 +54,21 @@ class FakeSupply(Supply):
         return cast(Guest, self.guest)
 
 
-def run_twice(directory: Path, case: Case, line: str, status: int) -> tuple[list[Status], int]:
-    """The statuses of a case that is run twice, and how many guests it took."""
+def make_run(directory: Path, guest: FakeGuest, **options: Any) -> tuple[Run, FakeSupply]:
+    """A run whose guest is a fake."""
     anything: Any = None
-    result = RunResult(started="", command=[])
     spec = VmSpec(arch=X86_64, accelerator=anything, kernel=Path("k"), image=anything, pools=())
     supply = FakeSupply(spec=spec, bundle=anything, fresh=Fresh.RUN, directory=directory)
-    supply.guest = FakeGuest(line, status)
-    run = Run(request=anything, huge_pages="", expect_hgm=False, directory=directory, result=result)
+    supply.guest = guest
+    result = RunResult(started="", command=[])
+    run = Run(request=anything, huge_pages="", expect_hgm=False, directory=directory, result=result, **options)
     run._supplies[X86_64.name] = supply
+    return run, supply
+
+
+def run_twice(directory: Path, case: Case, line: str, status: int) -> tuple[list[Status], int]:
+    """The statuses of a case that is run twice, and how many guests it took."""
+    run, supply = make_run(directory, FakeGuest(line, status))
     return [run.run(case, X86_64, SIZE, "a").status for _ in range(2)], len(supply.boot_seconds)
 
 
@@ -98,3 +105,46 @@ def test_how_fresh_guests_are(tmp_path: Path, fresh: Fresh, guests: int) -> None
     for program in ("a.c", "a.c", "b.c", "a.c"):
         supply.take(Case(program=Path(program), line=1, name="a", claim="x", needs_hgm=False))
     assert len(supply.boot_seconds) == guests
+
+
+class Moody(FakeGuest):
+    """A guest in which a case comes to each of some ends in turn, and loses no huge page."""
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("", 0)
+        self._lines = list(lines)
+
+    def run(self, case: Case, huge_page_size: int) -> Observation:
+        self._stdout = f"KTAP version 1\n1..1\n{self._lines.pop(0)}\n"
+        self._status = {"ok": 0, "no": 1}[self._stdout.split("\n")[2][:2]]
+        return replace(super().run(case, huge_page_size), after=FULL)
+
+
+@pytest.mark.parametrize(
+    ("options", "lines", "expected"),
+    [
+        ({"rerun": True}, ["ok 1 a"], ("pass", [])),
+        ({"rerun": True}, ["not ok 1 a", "ok 1 a"], ("flaky", ["fail", "pass"])),
+        ({"rerun": True}, ["not ok 1 a", "not ok 1 a"], ("fail", ["fail", "fail"])),
+        ({}, ["not ok 1 a"], ("fail", [])),
+        ({"repeat": 3, "rerun": True}, ["ok 1 a", "not ok 1 a", "ok 1 a"], ("flaky", ["pass", "fail", "pass"])),
+        ({"repeat": 3, "rerun": True}, ["ok 1 a"] * 3, ("pass", ["pass"] * 3)),
+    ],
+)
+def test_repeats_and_the_one_rerun(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    lines: list[str],
+    expected: tuple[str, list[str]],
+) -> None:
+    monkeypatch.setenv("HGM_CACHE", str(tmp_path))
+    guest = Moody(*lines)
+    run, _ = make_run(tmp_path / "run", guest, **options)
+    result = run.run(Case(program=Path("a.c"), line=1, name="a", claim="x", needs_hgm=False), X86_64, SIZE, "a")
+    assert (result.status, [one.status for one in result.attempts]) == expected
+    assert not guest._lines
+    # The files of every attempt are kept.
+    directories = [one.directory for one in result.attempts or (result,)]
+    assert len(set(directories)) == len(lines)
+    assert all((tmp_path / "run" / name / "ktap.txt").exists() for name in directories)

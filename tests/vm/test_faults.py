@@ -40,7 +40,8 @@ EXPECTED = {
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    return harness(tmp_path_factory.mktemp("faults") / "run", "--stock", "--huge-pages", "2M=16", PROGRAMS, "-k", "2M")
+    options = ("--stock", "--no-rerun", "--huge-pages", "2M=16", "-k", "2M")
+    return harness(tmp_path_factory.mktemp("faults") / "run", *options, PROGRAMS)
 
 
 def test_the_run_is_red(ran: Ran) -> None:

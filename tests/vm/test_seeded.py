@@ -31,7 +31,7 @@ SEEDED = ROOT / "patches/seeded-bugs"
 )
 def test_what_a_kernel_does_not_show_is_red(bug: str, arch: str, case: str, words: str, tmp_path: Path) -> None:
     series = ("--series", REFERENCE, "--series", SEEDED / f"{bug}.patch")
-    ran = harness(tmp_path / "run", "--arch", arch, *series, "--expect-hgm", "-k", case)
+    ran = harness(tmp_path / "run", "--arch", arch, *series, "--expect-hgm", "--no-rerun", "-k", case)
     assert ran.status == Exit.TESTS_FAILED, ran.output
     (failed,) = ran.results["cases"]
     assert words in failed["diagnostics"][0], failed

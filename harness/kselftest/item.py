@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""The kernel's own selftests as pytest items: one for each --kselftest and architecture, with many results."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness import interrupts, plugin
+from harness.arch import Arch
+from harness.errors import HarnessError
+from harness.kselftest.wanted import PREFIX, Wanted, read
+from harness.options import expand
+from harness.paths import ROOT
+
+if TYPE_CHECKING:
+    from harness.report.results import CaseResult
+
+
+class Collections(pytest.File):
+    """All that --kselftest asks for; no tree is looked at."""
+
+    def collect(self) -> Iterator[KselftestItem]:
+        """Yield an item for each collection or program that is asked for, and each architecture."""
+        for wanted in read(self.config.getoption("kselftest")):
+            for arch in expand(self.config.getoption("arch")):
+                if wanted.arch not in ("", arch.name):
+                    continue
+                name = f"{PREFIX}{wanted.name}[{arch.name}]"
+                item: KselftestItem = KselftestItem.from_parent(self, name=name, nodeid=name, wanted=wanted, arch=arch)
+                yield item
+
+
+class SelftestsFailed(Exception):
+    """Some of the results are red."""
+
+
+class KselftestItem(pytest.Item):
+    """A collection of selftests, or one program of it, on one architecture."""
+
+    def __init__(self, *, wanted: Wanted, arch: Arch, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.wanted, self.arch = wanted, arch
+        self.results: list[CaseResult] = []
+        self.user_properties += [("architecture", arch.name)]
+
+    def runtest(self) -> None:
+        """Run what is wanted, and raise if any of it failed. All of it must be skipped for this to be a skip."""
+        from harness.kselftest.run import run
+
+        try:
+            with plugin.uncaptured(self.config):
+                self.results = run(self.config.stash[plugin.RUN], self.wanted, self.arch)
+        except HarnessError as error:
+            plugin.give_up(self.config, error)
+        finally:
+            interrupts.raise_lost()
+        if any(result.red for result in self.results):
+            raise SelftestsFailed
+        if all(result.status == "skip" for result in self.results):
+            reasons = dict.fromkeys(result.reason for result in self.results)
+            pytest.skip("; ".join(reasons) or "there is nothing to run")
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """The evidence of each result that is red."""
+        if not isinstance(excinfo.value, SelftestsFailed):
+            return super().repr_failure(excinfo, style)
+        directory = plugin.outcome(self.config)[0]
+        red = [result for result in self.results if result.red]
+        return "\n\n".join(plugin.evidence(result, directory) for result in red)
+
+    def reportinfo(self) -> tuple[os.PathLike[str], int | None, str]:
+        """It stands in no file of ours."""
+        return ROOT, None, self.name

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: MIT
+#include "../kselftest.h"
+
+int main(void)
+{
+	ksft_print_header();
+	ksft_set_plan(2);
+	ksft_test_result_pass("one\n");
+	ksft_test_result_fail("two\n");
+	return ksft_exit_fail();
+}

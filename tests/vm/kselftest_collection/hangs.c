@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: MIT
+#include <stdio.h>
+#include <unistd.h>
+
+int main(void)
+{
+	puts("now it hangs");
+	fflush(stdout);
+	for (;;)
+		pause();
+}
