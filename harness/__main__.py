@@ -112,6 +112,14 @@ def mutants(arguments: list[str]) -> int:
 
 
 @verb
+def report(arguments: list[str]) -> int:
+    """Tell what a run came to, what broke since another run, or what shards came to together."""
+    from harness.report import verbs
+
+    return verbs.main(arguments)
+
+
+@verb
 def doctor(arguments: list[str]) -> int:
     """List what this machine must have, what it lacks, and the one command that mends it."""
     from harness import doctor as room

@@ -58,6 +58,10 @@ def add_options(add: Callable[..., Any]) -> None:
     add("--no-rerun", action="store_true", help=help_text)
     help_text = "cases that are known to fail, each with its reason and the day to look again (TOML)"
     add("--expected-failures", metavar="FILE", help=help_text)
+    help_text = (
+        "run the K-th of N parts, which together are what is selected; `./hgm report --merge` joins their results"
+    )
+    add("--shard", default="", metavar="K/N", help=help_text)
     selftest_help = "run the kernel's own selftests, and no other tests unless named; may be repeated"
     add("--kselftest", action="append", default=[], metavar="COLLECTION[:PROGRAM,...]", help=selftest_help)
     add("--results", metavar="DIR", help="where the results go (default: a dated directory in results/)")

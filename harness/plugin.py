@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from harness import interrupts, pools
+from harness import interrupts, pools, shards
 from harness.arch import Arch, size_name
 from harness.errors import BadInput, HarnessError
 from harness.guest.cases import STRESS, Case, find
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 RUN = pytest.StashKey["Run"]()
 TRAVELS = "hgm_result"  # attribute of a report; pytest-xdist carries it from a worker to the process that collects
 OUTCOME = pytest.StashKey["tuple[Path, RunResult]"]()  # where results go, and all of them
+DEALT = pytest.StashKey[list[str]]()  # of a shard: ids of all the cases that the shards share
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -66,6 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if config.getoption("repeat") < 1:
             raise BadInput(f"--repeat {config.getoption('repeat')}: each case must run at least once")
         _expected(config)
+        shards.parse(config.getoption("shard"))
         wanted.read(config.getoption("kselftest"))
     except BadInput as error:
         raise pytest.UsageError(str(error)) from error
@@ -86,6 +88,27 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
         return None
     program: Program = Program.from_parent(parent, path=file_path)
     return program
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --shard, keep this shard's part of what -k, -m and others have left."""
+    shard = shards.parse(config.getoption("shard"))
+    if not shard:
+        return
+    number, count = shard
+    from harness.kselftest.item import KselftestItem
+
+    guest = [item for item in items if isinstance(item, GuestItem | KselftestItem)]
+    config.stash[DEALT] = sorted(item.nodeid for item in guest)
+    try:
+        mine = shards.deal([item.nodeid for item in items], count, shards.read())[number - 1]
+    except BadInput as error:
+        raise pytest.UsageError(str(error)) from error
+    others = [item for item in items if item.nodeid not in mine]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item.nodeid in mine]
 
 
 class Program(pytest.File):
@@ -119,11 +142,15 @@ class GuestItem(pytest.Item):
         self.extra_keyword_matches.update(
             (case.category, arch.name, size_name(size), "hgm" if case.needs_hgm else "stock")
         )
-        self.user_properties += [("claim", case.claim), ("architecture", arch.name), ("huge_page_size", str(size))]
+        known = {"claim": case.claim, "category": case.category, "huge_page_size": size_name(size)}
+        self.user_properties += known.items()
 
     def runtest(self) -> None:
         """Run the case and raise what its result says."""
+        from harness.report.whole import facts
+
         run = self.config.stash[RUN]
+        self.user_properties += facts(run.result, self.arch.name).items()
         try:
             with uncaptured(self.config) if run.boots_for(self.case, self.arch) else contextlib.nullcontext():
                 result = run.run(self.case, self.arch, self.size, self.nodeid)
@@ -189,6 +216,7 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
         try:
             with uncaptured(config):
                 directory, result = outcome(config)
+                result.selected = [item.nodeid for item in items]
                 run = Run(
                     request=kernel_request(config.option, items[0].arch, config.invocation_params.dir),
                     huge_pages=config.getoption("huge_pages"),
@@ -278,11 +306,14 @@ class Collector:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
+        self._ended: set[str] = set()  # ids of what has a result
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the results of an item over."""
         from harness.report.results import CaseResult
 
+        if report.when == "call" and (report.passed or hasattr(report, TRAVELS)):
+            self._ended.add(report.nodeid)
         for text in getattr(report, TRAVELS, ()):
             outcome(self._config)[1].cases.append(CaseResult.from_json(text))
 
@@ -290,6 +321,13 @@ class Collector:
     def pytest_configure_node(self, node: Any) -> None:
         """Tell a worker where results go."""
         node.workerinput["hgm_results"] = os.fspath(outcome(self._config)[0])
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
+        """Learn what was selected; every worker selects the same."""
+        from harness.report.whole import arch_of
+
+        outcome(self._config)[1].selected = [name for name in ids if arch_of(name)]
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -305,17 +343,30 @@ class Collector:
             known = result.machines.setdefault(name, machine)
             for key in ("boot_seconds", "clone_seconds") if known is not machine else ():
                 known[key] += machine[key]
+        if "hgm_dealt" in told:
+            self._config.stash[DEALT] = told["hgm_dealt"]
         if "hgm_fault" in told:
             message, words, status = told["hgm_fault"]
             result.fault = Fault(exit_code=status, message=message)
             pytest.exit(words, returncode=status)
 
-    def pytest_sessionfinish(self) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the reports."""
+        dealt = self._config.stash.get(DEALT, [])
+        if dealt and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and not self._config.option.collectonly:
+            # More shards than cases: there is nothing to do in this one, which must not fail the fleet.
+            session.exitstatus = pytest.ExitCode.OK
+            outcome(self._config)
         if OUTCOME in self._config.stash:
             from harness.report import files
+            from harness.report.results import Fault
 
             directory, result = self._config.stash[OUTCOME]
+            result.not_run = [name for name in result.selected if name not in self._ended]
+            result.shard, result.dealt = self._config.getoption("shard"), dealt
+            result.interrupted |= session.exitstatus == pytest.ExitCode.INTERRUPTED
+            if session.exitstatus == pytest.ExitCode.INTERNAL_ERROR:
+                result.fault = Fault(exit_code=pytest.ExitCode.INTERNAL_ERROR, message="pytest met an internal error")
             result.finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             files.write(directory, result)
 
@@ -323,6 +374,8 @@ class Collector:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """In a worker, hand over what it knows besides its results."""
     config = session.config
+    if hasattr(config, "workeroutput") and DEALT in config.stash:
+        config.workeroutput["hgm_dealt"] = config.stash[DEALT]
     if hasattr(config, "workeroutput") and OUTCOME in config.stash:
         _, result = config.stash[OUTCOME]
         config.workeroutput["hgm"] = json.dumps([result.kernels, result.machines, result.interrupted])
@@ -332,22 +385,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Print the table by category, the reasons of skips, and where the results lie."""
     if OUTCOME not in config.stash:
         return
-    from harness.report.results import crashes, table
+    from harness.report import github, text
 
     directory, result = config.stash[OUTCOME]
+    for line in github.publish(result):
+        terminalreporter.write_line(line)
     if not result.kernels:
         return
     terminalreporter.section("guest tests")
-    for name, kernel in result.kernels.items():
-        accelerator = result.machines[name]["accelerator"]
-        terminalreporter.write_line(f"{name}: Linux {kernel['release']} {kernel['flavour']}, {accelerator}")
-    for line in table(result.cases):
-        terminalreporter.write_line(line)
-    for status, words in (("skip", "skipped"), ("xfail", "failed as expected"), ("xpass", "passed although")):
-        reasons = [case.reason for case in result.cases if case.status == status]
-        for reason in dict.fromkeys(reasons):
-            terminalreporter.write_line(f"{words} {reasons.count(reason)}: {reason}")
-    for line in crashes(result.cases):
+    for line in text.summary(result):
         terminalreporter.write_line(line)
     terminalreporter.write_line(f"results: {directory}")
 

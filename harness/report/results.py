@@ -100,6 +100,9 @@ class RunResult:
     kernels: dict[str, dict[str, object]] = field(default_factory=dict)  # by architecture
     machines: dict[str, dict[str, object]] = field(default_factory=dict)  # by architecture
     cases: list[CaseResult] = field(default_factory=list)
+    selected: list[str] = field(default_factory=list)  # ids of the cases that were to run, as pytest names them
+    not_run: list[str] = field(default_factory=list)  # of which have no result
+    dealt: list[str] = field(default_factory=list)  # of a shard: ids of all the cases that the shards share
     interrupted: bool = False
     fault: Fault | None = None
 
