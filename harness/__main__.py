@@ -44,11 +44,11 @@ def run(arguments: list[str]) -> int:
 
 @verb
 def selftest(arguments: list[str]) -> int:
-    """Run the project's own tests: lint, types, unit and VM tests; arguments go to tox (such as -e unit)."""
+    """Run the project's own tests: lint, types, unit, browser and VM tests; arguments go to tox (such as -e unit)."""
     from harness import doctor
     from harness.arch import ALL
 
-    doctor.ensure(ALL)
+    doctor.ensure(ALL, stages=tuple(doctor.Stage))
     # In a checkout that cannot be written, tox works where the virtual environment is.
     workdir = ["--workdir", os.fspath(Path(sys.prefix) / "tox")] if os.environ.get("HGM_VENV") else []
     argv = [sys.executable, "-m", "tox", "run", "--conf", os.fspath(ROOT / "tox.ini"), *workdir, *arguments]

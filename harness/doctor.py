@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -45,6 +45,10 @@ class Stage(StrEnum):
     IMAGE = "image"
     TESTS = "tests"
     VM = "vm"
+    SELFTEST = "selftest"  # the project's own tests; no other verb needs it
+
+
+FOR_USERS = tuple(stage for stage in Stage if stage is not Stage.SELFTEST)
 
 
 class Probe(Protocol):
@@ -178,6 +182,8 @@ SHARED = (
     _program("mmdebstrap", "unpacks the guest's packages", "mmdebstrap", Stage.IMAGE),
     _program("mke2fs", "makes the guest's disk", "e2fsprogs", Stage.IMAGE),
     _program("setpriv", "ends QEMU when the harness ends", "util-linux", Stage.VM),
+    _program("chromium", "./hgm selftest looks at reports in it", "chromium", Stage.SELFTEST),
+    _program("chromedriver", "./hgm selftest steers chromium by it", "chromium-driver", Stage.SELFTEST),
 )
 
 
@@ -241,8 +247,12 @@ def rooms() -> list[Requirement]:
 
 
 def diagnose(arches: Sequence[Arch], *, stages: Collection[Stage] = tuple(Stage)) -> list[Finding]:
-    """Probe everything that guests of `arches` need, the accelerators last. Changes nothing."""
-    found = [_find(requirement) for requirement in requirements(arches) + rooms() if requirement.stage in stages]
+    """Probe everything that guests of `arches` need, the accelerators last. Changes nothing.
+
+    What only the project's own tests need is optional here.
+    """
+    wanted = [requirement for requirement in requirements(arches) + rooms() if requirement.stage in stages]
+    found = [_find(replace(one, optional=one.optional or one.stage not in FOR_USERS)) for one in wanted]
     there = {finding.requirement.name for finding in found if finding.state is State.OK}
     for arch in arches if Stage.VM in stages else ():
         if {arch.qemu, "setpriv"} <= there:
@@ -326,9 +336,7 @@ def install(findings: Sequence[Finding], say: Callable[[str], None] = say) -> No
         run(get, quiet=True)
 
 
-def ensure(
-    arches: Sequence[Arch], say: Callable[[str], None] = say, *, stages: Collection[Stage] = tuple(Stage)
-) -> None:
+def ensure(arches: Sequence[Arch], say: Callable[[str], None] = say, *, stages: Collection[Stage] = FOR_USERS) -> None:
     """Make sure that all packages for guests of `arches` are there; silent if they are, else installs them.
 
     Raises HostFault with what to type if something is missing still.
@@ -351,19 +359,26 @@ def ensure(
 
 
 def main(*, install: bool = False) -> int:
-    """Print how it stands for both architectures; with `install`, mend it first."""
+    """Print how it stands for both architectures; with `install`, mend it first.
+
+    What only the project's own tests need is shown, but it is not missed.
+    """
     arches = list(archs.ARCHES.values())
     findings = diagnose(arches)
-    if install and packages(findings):
-        _mend(findings)
+    if install and packages(_of_users(findings)):
+        _mend(_of_users(findings))
         findings = diagnose(arches)
     print(table(findings))
-    missing = [finding.requirement.name for finding in findings if finding.state is State.MISSING]
-    command = remedy(findings)
+    missing = [finding.requirement.name for finding in _of_users(findings) if finding.state is State.MISSING]
+    command = remedy(_of_users(findings))
     if command:
         print(f"\nto mend it, type:\n  {command}\nor: ./hgm doctor --install")
     print(f"\nmissing: {', '.join(missing)}" if missing else "\nall that is needed is there")
     return Exit.HOST_FAULT if missing else Exit.OK
+
+
+def _of_users(findings: Sequence[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.requirement.stage in FOR_USERS]
 
 
 def _mend(findings: Sequence[Finding]) -> None:

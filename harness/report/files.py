@@ -3,10 +3,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from harness.report import junit, kcidb, ktap
+from harness.report import html, junit, kcidb, ktap
 from harness.report.results import RunResult
+
+MOST_TEXT = 4 << 20  # bytes of a file that are looked at, from its end
+
+
+@dataclass(frozen=True, slots=True)
+class CaseFiles:
+    """What the cases of a run left in their directories."""
+
+    directory: Path  # of the run
+
+    def names(self, directory: str) -> Sequence[str]:
+        """Return the names of the files in a directory (relative to the run's), none if there is no such directory."""
+        place = self.directory / directory
+        return sorted(path.name for path in place.iterdir() if path.is_file()) if place.is_dir() else ()
+
+    def text(self, directory: str, name: str) -> str:
+        """Return the text of a file, or its end if it is long."""
+        with (self.directory / directory / name).open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - MOST_TEXT))
+            return file.read().decode(errors="replace")
 
 
 def write(directory: Path, result: RunResult) -> None:
@@ -15,3 +37,4 @@ def write(directory: Path, result: RunResult) -> None:
     (directory / "junit.xml").write_text(junit.document(result), encoding="utf-8")
     (directory / "run.ktap").write_text(ktap.document(result), encoding="utf-8")
     (directory / "kcidb.json").write_text(kcidb.text(result), encoding="utf-8")
+    (directory / "report.html").write_text(html.render(result, CaseFiles(directory)), encoding="utf-8")

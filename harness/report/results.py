@@ -170,16 +170,21 @@ def table(cases: Iterable[CaseResult]) -> list[str]:
     return lines
 
 
-def crashes(cases: Iterable[CaseResult]) -> list[str]:
-    """Return a line for each splat that was seen: its fingerprint and in how many cases, the most frequent first."""
-    seen: dict[str, list[str]] = {}
+def by_fingerprint(cases: Iterable[CaseResult]) -> dict[str, list[str]]:
+    """Return each splat that was seen, by its fingerprint, with the ids of the cases; the most frequent first."""
+    seen: dict[str, dict[str, None]] = {}
     for case in cases:
         for attempt in case.attempts or (case,):
             for finding in attempt.findings:
                 if finding.kind == "splat":
-                    seen.setdefault(finding.fingerprint, []).append(case.id)
+                    seen.setdefault(finding.fingerprint, {})[case.id] = None
+    return {name: list(ids) for name, ids in sorted(seen.items(), key=lambda item: -len(item[1]))}
+
+
+def crashes(cases: Iterable[CaseResult]) -> list[str]:
+    """Return a line for each splat that was seen: its fingerprint and in how many cases, the most frequent first."""
     lines = []
-    for fingerprint, ids in sorted(seen.items(), key=lambda item: -len(set(item[1]))):
-        where = f"{len(set(ids))} cases, such as {ids[0]}" if len(set(ids)) > 1 else ids[0]
+    for fingerprint, ids in by_fingerprint(cases).items():
+        where = f"{len(ids)} cases, such as {ids[0]}" if len(ids) > 1 else ids[0]
         lines.append(f"{fingerprint}: {where}")
     return lines

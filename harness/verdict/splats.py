@@ -45,9 +45,14 @@ def clean(log: str) -> list[str]:
 
 def find(log: str) -> list[Splat]:
     """Return the splats of a kernel log in order; those of the allow list are left out."""
+    return [splat for splat, _ in located(log)]
+
+
+def located(log: str) -> list[tuple[Splat, range]]:
+    """Return what `find` finds, each with the numbers of its lines in the log, from 0."""
     deny, allow = _rules()
     lines = clean(log)
-    splats: list[Splat] = []
+    splats: list[tuple[Splat, range]] = []
     position = 0
     while position < len(lines):
         kind = next((kind for kind, pattern in deny if pattern.search(lines[position])), None)
@@ -58,7 +63,7 @@ def find(log: str) -> list[Splat]:
         text = "\n".join(lines[position:end])
         title = lines[position].strip()
         if not any(rule.pattern.search(title) and rule.within.search(text) for rule in allow):
-            splats.append(Splat(kind=kind, title=title, text=text))
+            splats.append((Splat(kind=kind, title=title, text=text), range(position, end)))
         position = end
     return splats
 

@@ -218,3 +218,20 @@ def test_main_installs_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "diagnose", lambda arches: [finding(lacking("a", "one"))])
     assert doctor.main(install=True) == Exit.HOST_FAULT
     assert len(apt.ran) == 1
+
+
+def test_a_browser_is_for_the_own_tests_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    apt = Apt(monkeypatch)
+    browser = replace(lacking("chromium", "chromium"), stage=Stage.SELFTEST)
+    monkeypatch.setattr(doctor, "requirements", lambda arches: [browser])
+    monkeypatch.setattr(doctor, "rooms", lambda: [])
+    doctor.ensure([X86_64])
+    assert doctor.main(install=True) == Exit.OK
+    out = capsys.readouterr().out
+    assert out.startswith("optional") and "(package chromium)" in out and "all that is needed is there" in out
+    assert apt.ran == []
+    with pytest.raises(HostFault, match="lacks chromium"):
+        doctor.ensure([X86_64], stages=tuple(Stage))
+    assert apt.ran == [f"{INSTALL} --no-install-recommends chromium"]
