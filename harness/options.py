@@ -58,6 +58,10 @@ def add_options(add: Callable[..., Any]) -> None:
     add("--no-rerun", action="store_true", help=help_text)
     help_text = "cases that are known to fail, each with its reason and the day to look again (TOML)"
     add("--expected-failures", metavar="FILE", help=help_text)
+    help_text = "keep the memory of a guest that hangs, or whose kernel has crashed, for drgn"
+    add("--dump-memory", action="store_true", help=help_text)
+    help_text = "after a case that did not pass, wait with its guest alive, and say how to look at it"
+    add("--pause-on-failure", action="store_true", help=help_text)
     add("--results", metavar="DIR", help="where the results go (default: a dated directory in results/)")
 
 

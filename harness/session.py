@@ -8,7 +8,8 @@ import datetime
 import importlib.metadata
 import os
 import re
-from collections.abc import Iterable, Iterator
+import shlex
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,17 +18,19 @@ from harness.arch import Arch, size_name
 from harness.errors import BadInput, HarnessError, HostFault
 from harness.guest import build as guest_build
 from harness.guest.cases import Case
-from harness.guest.run import Guest
+from harness.guest.run import Guest, Keep
 from harness.kernel import build as kernel_build
-from harness.kernel.build import KernelRequest
+from harness.kernel.build import Kernel, KernelRequest
 from harness.paths import sha256
 from harness.process import run
 from harness.report.results import CaseResult, RunResult, Status, together
 from harness.supply import Fresh, Supply
+from harness.verdict import symbols
 from harness.verdict.expected import Expected, apply
 from harness.verdict.judge import Observation, Verdict, judge
-from harness.vm import places
+from harness.vm import memory, places
 from harness.vm.command import VmSpec
+from harness.vm.machine import Machine
 
 ATTEMPTS = 3  # at a case whose guest turned out to stand on a template that somebody had changed
 
@@ -46,7 +49,10 @@ class Run:
     repeat: int = 1  # how often each case runs
     rerun: bool = False  # whether one that did not pass runs once more, where each runs once
     expected: tuple[Expected, ...] = ()
+    dump_memory: bool = False  # of a guest that hangs, or whose kernel has crashed
+    pause: Callable[[Machine, Kernel, CaseResult], None] | None = None  # called while the guest of a failed case lives
     _supplies: dict[str, Supply] = field(default_factory=dict)
+    _kernels: dict[str, Kernel] = field(default_factory=dict)
 
     def prepare(self, arch: Arch, programs: Iterable[Path]) -> None:
         """Make kernel, image, test programs and template ready for `arch`. Raises HarnessError: one clear message."""
@@ -61,10 +67,11 @@ class Run:
             tests=bundle.disk,
         )
         supply = Supply(
-            spec=spec, bundle=bundle, fresh=self.fresh, directory=self.directory, stress_s=self.stress_s
+            spec=spec, bundle=bundle, fresh=self.fresh, directory=self.directory, stress_s=self.stress_s,
+            keep=Keep(memory=self.dump_memory, guest=self.pause is not None),
         )  # fmt: skip
         supply.prepare()
-        self._supplies[arch.name] = supply
+        self._supplies[arch.name], self._kernels[arch.name] = supply, kernel
         self.result.kernels[arch.name] = kernel.to_json() | {
             "config_sha256": sha256(kernel.config) if kernel.config else None
         }
@@ -99,16 +106,21 @@ class Run:
         directory = self.directory / "cases" / (name if number == 1 else f"{name}-{number}")
         supply = self._supplies[arch.name]
         with places.taken(supply.spec):
-            seen = _observed(supply, case, huge_page_size, case_id)
+            seen = _observed(supply, case, huge_page_size, case_id, directory)
         verdict = judge(seen, expect_hgm=self.expect_hgm)
         _keep(directory, seen)
+        if verdict.findings:
+            verdict = _explained(verdict, seen, self._kernels[arch.name], directory)
+        place = os.fspath(directory.relative_to(self.directory))
+        result = _result(case, arch, huge_page_size, case_id, seen, verdict, place)
+        if verdict.findings and self.pause and supply.machine:
+            self.pause(supply.machine, self._kernels[arch.name], result)
         spoilt = case.spoils and verdict.status is not Status.SKIP
         if spoilt or any(finding.kind != "expect-hgm" for finding in verdict.findings):
             # What a failed case has done to its kernel must not reach the next one, nor a loss that was meant.
             supply.drop()
         supply.done()
-        place = os.fspath(directory.relative_to(self.directory))
-        return _result(case, arch, huge_page_size, case_id, seen, verdict, place)
+        return result
 
     @contextlib.contextmanager
     def guest(self, arch: Arch) -> Iterator[Guest]:
@@ -151,11 +163,11 @@ def start(directory: Path | None, base: Path, command: list[str]) -> tuple[Path,
     return target, RunResult(started=started, command=command, harness=importlib.metadata.version("hgm-harness"))
 
 
-def _observed(supply: Supply, case: Case, huge_page_size: int, case_id: str) -> Observation:
+def _observed(supply: Supply, case: Case, huge_page_size: int, case_id: str, directory: Path) -> Observation:
     """Run a case in a guest of which all is known; once more if its template was changed under it."""
     for _ in range(ATTEMPTS):
         try:
-            seen = supply.take(case).run(case, huge_page_size)
+            seen = supply.take(case).run(case, huge_page_size, directory)
         except BaseException as error:
             supply.drop()
             if isinstance(error, HarnessError) and not supply.genuine:
@@ -174,8 +186,20 @@ def _keep(directory: Path, seen: Observation) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "ktap.txt").write_bytes(seen.outcome.stdout)
     (directory / "stderr.txt").write_bytes(seen.outcome.stderr)
-    (directory / "console.txt").write_text(seen.earlier + seen.log + seen.stacks)
+    (directory / "console.txt").write_text(seen.earlier + seen.log + (seen.hang.console if seen.hang else ""))
     (directory / "dmesg.txt").write_text(seen.log)
+
+
+def _explained(verdict: Verdict, seen: Observation, kernel: Kernel, directory: Path) -> Verdict:
+    """Write what a guest told that hangs, and return the verdict; both with lines of source where they are known."""
+    if seen.hang:
+        (directory / "hang.txt").write_text(symbols.decoded([seen.hang.text], kernel)[0])
+    verdict = symbols.explained(verdict, kernel)
+    if not (directory / memory.NAME).exists() or not kernel.vmlinux:
+        return verdict
+    opened = shlex.join(["drgn", "-c", os.fspath(directory / memory.NAME), "-s", os.fspath(kernel.vmlinux)])
+    findings = (replace(one, evidence=opened) if one.kind == "dump" else one for one in verdict.findings)
+    return replace(verdict, findings=tuple(findings))
 
 
 def _result(

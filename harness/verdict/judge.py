@@ -13,6 +13,7 @@ from harness.report.results import Finding, Status
 from harness.verdict import splats
 from harness.verdict.fingerprint import known
 from harness.verdict.leaks import pool_changes
+from harness.vm.evidence import Evidence
 from harness.vm.ssh import End, Outcome
 
 NO_HGM = "kernel has no HGM"  # how a case's skip reason begins on a kernel without it
@@ -30,7 +31,9 @@ class Observation:
     earlier: str = ""  # its log between the end of the case before and this one's start
     log_complete: bool = True  # whether the mark that ends the case has reached the console
     spoils: bool = False  # the case takes pages for good, and has compared the pools itself
-    stacks: str = ""  # what the guest was doing when the deadline passed
+    stacks: str = ""  # what the guest was doing when it did not end or answer, in short
+    hang: Evidence | None = None  # and all that it told of it
+    memory: str = ""  # what came of a dump of its memory, if one was asked for
     before: State
     after: State | None  # None: the guest could not be asked any more
     shapes: tuple[Shape, ...] = ()  # how the case's memory was mapped, as it asked, in order
@@ -50,6 +53,8 @@ def judge(seen: Observation, *, expect_hgm: bool) -> Verdict:
     found = [*_kernel(seen), *_program(seen), *_state(seen)]
     ranked = [status for status, _ in found]
     findings = tuple(map(known, (finding for _, finding in found)))
+    if findings and seen.memory:
+        findings = (*findings, known(Finding(kind="dump", message=seen.memory)))
     for status in (Status.CRASH, Status.HANG, Status.FAIL, Status.ERROR):
         if status in ranked:
             return Verdict(status=status, findings=findings)
@@ -59,6 +64,11 @@ def judge(seen: Observation, *, expect_hgm: bool) -> Verdict:
             return Verdict(status=Status.FAIL, findings=(known(missing),))
         return Verdict(status=Status.SKIP, findings=(), reason=seen.ktap.reason)
     return Verdict(status=Status.PASS, findings=())
+
+
+def crashed(log: str) -> bool:
+    """Whether a kernel's log shows that it crashed, though it may have lived on."""
+    return any(splat.kind in _CRASHES for splat in splats.find(log))
 
 
 def _kernel(seen: Observation) -> list[tuple[Status, Finding]]:
@@ -116,7 +126,7 @@ def _state(seen: Observation) -> list[tuple[Status, Finding]]:
     if after is None:
         if seen.outcome.end is End.EXITED:
             message = "the guest did not answer after the case, so taint and pools are unknown"
-            return [(Status.ERROR, Finding(kind="lost", message=message))]
+            return [(Status.ERROR, Finding(kind="lost", message=message, evidence=seen.stacks))]
         return []
     found: list[tuple[Status, Finding]] = []
     if not seen.log_complete:
