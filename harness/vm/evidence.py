@@ -30,6 +30,7 @@ LAST = "h"  # asked to see the end of the answer before it
 # All in seconds, on an accelerator of slowness 1.
 SECONDS = 6.0  # for everything but the NMI
 ANSWER_SECONDS = 0.6  # for the first words of an answer
+NMI_SECONDS = 3.0  # until an NMI has ended the guest: the panic waits for processors that are in the NMI themselves
 QUIET_SECONDS = 0.05  # without a word: the answer is over
 SUMMARY_BLOCKED = 24  # lines of blocked tasks in a summary
 SUMMARY_FRAMES = 12  # of each processor in it
@@ -97,7 +98,7 @@ def collect(machine: Machine, *, before_end: Callable[[], None] | None = None, n
         before_end()
     if machine.spec.arch.nmi and not _all_answered(answers, machine.spec.cpus):
         if nmi:
-            told = _interrupt(machine, Deadline(ANSWER_SECONDS * slowness), remarks)
+            told = _interrupt(machine, Deadline(NMI_SECONDS * slowness), remarks)
         else:
             remarks.append("no NMI was sent, for it would have ended the guest")
     return Evidence(
