@@ -33,6 +33,13 @@ class Arch:
     huge_pages: str  # pools that a guest reserves by default, as --huge-pages has them
     probe_code: bytes  # machine code that prints the letter H on the first serial port and halts
     probe_address: int | None  # where it is loaded; None: it is a boot sector
+    pc: str  # QEMU's name of the program counter
+    frame: str  # and of the frame pointer
+    link: str = ""  # and of the link register, where there is one
+    # Bytes into struct pt_regs at which frame pointer and program counter lie, where a frame pointer with its lowest
+    # bit set is the address of one (arch/x86/include/asm/frame.h:ENCODE_FRAME_POINTER).
+    saved: tuple[int, int] | None = None
+    nmi: bool = False  # QEMU's inject-nmi reaches every processor
     base_page: int = 4 * KIB  # bytes
     section: int = 128 * MIB  # of memory, with which a NUMA node begins (SECTION_SIZE_BITS), bytes
     cmdline: str = ""  # kernel parameters only this architecture needs
@@ -56,6 +63,12 @@ X86_64 = Arch(
     # mov dx,0x3f8; mov al,'H'; out dx,al; cli; hlt; jmp $-1
     probe_code=bytes.fromhex("baf803b048eefaf4ebfd"),
     probe_address=None,
+    pc="RIP",
+    frame="RBP",
+    saved=(0x20, 0x80),
+    nmi=True,
+    # An NMI that nobody has asked for comes from the harness, and shall end in a trace.
+    cmdline="unknown_nmi_panic",
 )
 
 ARM64 = Arch(
@@ -76,6 +89,9 @@ ARM64 = Arch(
     # movz x0,#0x900,lsl #16; movz w1,#'H'; strb w1,[x0]; wfi; b .-4
     probe_code=bytes.fromhex("0020a1d201098052010000397f2003d5ffffff17"),
     probe_address=0x4020_0000,  # past the device tree that QEMU puts at the start of RAM
+    pc="PC",
+    frame="X29",
+    link="X30",
 )
 
 # The same machine with larger base pages: 32 of them with one contiguous entry make 2M, a PMD makes 512M.

@@ -64,6 +64,10 @@ def add_options(add: Callable[..., Any]) -> None:
     add("--shard", default="", metavar="K/N", help=help_text)
     selftest_help = "run the kernel's own selftests, and no other tests unless named; may be repeated"
     add("--kselftest", action="append", default=[], metavar="COLLECTION[:PROGRAM,...]", help=selftest_help)
+    help_text = "keep the memory of a guest that hangs, or whose kernel has crashed, for drgn"
+    add("--dump-memory", action="store_true", help=help_text)
+    help_text = "after a case that did not pass, wait with its guest alive, and say how to look at it"
+    add("--pause-on-failure", action="store_true", help=help_text)
     add("--results", metavar="DIR", help="where the results go (default: a dated directory in results/)")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import json
 import os
 import sys
@@ -26,9 +27,11 @@ from harness.options import add_options, expand, kernel_request, wants_reference
 from harness.paths import GUEST_TESTS, ROOT
 
 if TYPE_CHECKING:
+    from harness.kernel.build import Kernel
     from harness.report.results import CaseResult, RunResult
     from harness.session import Run
     from harness.verdict.expected import Expected
+    from harness.vm.machine import Machine
 
 RUN = pytest.StashKey["Run"]()
 TRAVELS = "hgm_result"  # attribute of a report; pytest-xdist carries it from a worker to the process that collects
@@ -69,6 +72,11 @@ def pytest_configure(config: pytest.Config) -> None:
         _expected(config)
         shards.parse(config.getoption("shard"))
         wanted.read(config.getoption("kselftest"))
+        if config.getoption("pause_on_failure") and getattr(config.option, "numprocesses", None):
+            hint = "leave one of the two out"
+            raise BadInput("--pause-on-failure stops at one guest, and -n runs several", hint=hint)
+        if config.getoption("pause_on_failure") and config.getoption("kselftest"):
+            raise BadInput("--pause-on-failure is for guest tests, and --kselftest runs none", hint="leave one out")
     except BadInput as error:
         raise pytest.UsageError(str(error)) from error
 
@@ -226,8 +234,10 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
                     stress_s=config.getoption("stress"),
                     fresh=Fresh(config.getoption("fresh")) if config.getoption("fresh") else None,
                     repeat=config.getoption("repeat"),
-                    rerun=not config.getoption("no_rerun"),
+                    rerun=not (config.getoption("no_rerun") or config.getoption("pause_on_failure")),
                     expected=_expected(config),
+                    dump_memory=config.getoption("dump_memory"),
+                    pause=functools.partial(_pause, config) if config.getoption("pause_on_failure") else None,
                 )
                 config.stash[RUN] = run
                 for arch in dict.fromkeys(item.arch for item in items):
@@ -247,6 +257,13 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
         finally:
             if run:
                 run.close()
+
+
+def _pause(config: pytest.Config, machine: Machine, kernel: Kernel, result: CaseResult) -> None:
+    from harness import pause
+
+    with uncaptured(config):
+        pause.wait(machine, kernel, result)
 
 
 def outcome(config: pytest.Config) -> tuple[Path, RunResult]:

@@ -8,6 +8,7 @@ import datetime
 import importlib.metadata
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,9 +18,9 @@ from harness.arch import Arch, size_name
 from harness.errors import BadInput, HarnessError, HostFault
 from harness.guest import build as guest_build
 from harness.guest.cases import Case
-from harness.guest.run import Guest
+from harness.guest.run import Guest, Keep
 from harness.kernel import build as kernel_build
-from harness.kernel.build import KernelRequest
+from harness.kernel.build import Kernel, KernelRequest
 from harness.kselftest import build as kselftest_build
 from harness.kselftest.build import Suite
 from harness.kselftest.wanted import Wanted
@@ -27,10 +28,12 @@ from harness.paths import sha256
 from harness.process import run, say
 from harness.report.results import CaseResult, RunResult, Status, together
 from harness.supply import Fresh, Supply
+from harness.verdict import symbols
 from harness.verdict.expected import Expected, apply
 from harness.verdict.judge import Observation, Verdict, judge
-from harness.vm import places
+from harness.vm import memory, places
 from harness.vm.command import VmSpec
+from harness.vm.machine import Machine
 
 ATTEMPTS = 3  # at a case whose guest turned out to stand on a template that somebody had changed
 
@@ -51,7 +54,10 @@ class Run:
     expected: tuple[Expected, ...] = ()
     suites: dict[tuple[str, str], Suite] = field(default_factory=dict)  # selftests by architecture and collection
     listed: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # what the script of a suite would run
+    dump_memory: bool = False  # of a guest that hangs, or whose kernel has crashed
+    pause: Callable[[Machine, Kernel, CaseResult], None] | None = None  # called while the guest of a failed case lives
     _supplies: dict[str, Supply] = field(default_factory=dict)
+    _kernels: dict[str, Kernel] = field(default_factory=dict)
 
     def prepare(self, arch: Arch, programs: Iterable[Path], selftests: Iterable[Wanted] = ()) -> None:
         """Make kernel, image, tests and template ready for `arch`. Raises HarnessError: one clear message."""
@@ -71,10 +77,11 @@ class Run:
             tests=bundle.disk,
         )
         supply = Supply(
-            spec=spec, bundle=bundle, fresh=self.fresh, directory=self.directory, stress_s=self.stress_s
+            spec=spec, bundle=bundle, fresh=self.fresh, directory=self.directory, stress_s=self.stress_s,
+            keep=Keep(memory=self.dump_memory, guest=self.pause is not None),
         )  # fmt: skip
         supply.prepare()
-        self._supplies[arch.name] = supply
+        self._supplies[arch.name], self._kernels[arch.name] = supply, kernel
         notes = [note for (name, _), suite in self.suites.items() if name == arch.name for note in suite.notes]
         for note in notes:
             say(note)
@@ -126,15 +133,28 @@ class Run:
         place = self.place(case_id, number)
         supply = self._supplies[arch.name]
         with places.taken(supply.spec):
-            seen = _observed(supply, lambda: supply.take(case).run(case, huge_page_size), case_id)
+            seen = _observed(
+                supply, lambda: supply.take(case).run(case, huge_page_size, self.directory / place), case_id
+            )
         verdict = judge(seen, expect_hgm=self.expect_hgm)
         _keep(self.directory / place, seen)
+        result = self.told(_result(case, arch, huge_page_size, case_id, seen, verdict, os.fspath(place)), seen)
+        if verdict.findings and self.pause and supply.machine:
+            self.pause(supply.machine, self._kernels[arch.name], result)
         spoilt = case.spoils and verdict.status is not Status.SKIP
         if spoilt or any(finding.kind != "expect-hgm" for finding in verdict.findings):
             # What a failed case has done to its kernel must not reach the next one, nor a loss that was meant.
             supply.drop()
         supply.done()
-        return _result(case, arch, huge_page_size, case_id, seen, verdict, os.fspath(place))
+        return result
+
+    def told(self, result: CaseResult, seen: Observation) -> CaseResult:
+        """Write down what a guest told that hangs; return the result with lines of source, where they are known."""
+        if not result.findings:
+            return result
+        verdict = Verdict(status=result.status, findings=result.findings)
+        kernel = self._kernels[result.arch]
+        return replace(result, findings=_explained(verdict, seen, kernel, self.directory / result.directory).findings)
 
     def watch(self, arch: Arch, name: str, directory: Path, look: Callable[[Guest], Observation]) -> Observation:
         """Return what `look` sees in a guest that nobody has had, and keep its files in `directory`.
@@ -214,8 +234,20 @@ def _keep(directory: Path, seen: Observation) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "ktap.txt").write_bytes(seen.outcome.stdout)
     (directory / "stderr.txt").write_bytes(seen.outcome.stderr)
-    (directory / "console.txt").write_text(seen.earlier + seen.log + seen.stacks)
+    (directory / "console.txt").write_text(seen.earlier + seen.log + (seen.hang.console if seen.hang else ""))
     (directory / "dmesg.txt").write_text(seen.log)
+
+
+def _explained(verdict: Verdict, seen: Observation, kernel: Kernel, directory: Path) -> Verdict:
+    """Write what a guest told that hangs, and return the verdict; both with lines of source where they are known."""
+    if seen.hang:
+        (directory / "hang.txt").write_text(symbols.decoded([seen.hang.text], kernel)[0])
+    verdict = symbols.explained(verdict, kernel)
+    if not (directory / memory.NAME).exists() or not kernel.vmlinux:
+        return verdict
+    opened = shlex.join(["drgn", "-c", os.fspath(directory / memory.NAME), "-s", os.fspath(kernel.vmlinux)])
+    findings = (replace(one, evidence=opened) if one.kind == "dump" else one for one in verdict.findings)
+    return replace(verdict, findings=tuple(findings))
 
 
 def _result(

@@ -11,11 +11,12 @@ from pathlib import Path
 from harness.errors import GuestFault
 from harness.guest.build import Bundle
 from harness.guest.cases import Case
-from harness.guest.run import Guest, settle
+from harness.guest.run import Guest, Keep, settle
 from harness.process import say
 from harness.verdict import splats
 from harness.vm import machine, template
 from harness.vm.command import VmSpec
+from harness.vm.machine import Machine
 from harness.vm.template import NoTemplate, Template
 
 
@@ -36,6 +37,7 @@ class Supply:
     fresh: Fresh | None  # None: a guest for each test where that costs little, else one for all
     directory: Path  # for the consoles of boots
     stress_s: int = 0
+    keep: Keep = field(default_factory=Keep)
     template: Template | None = None
     boot_seconds: list[float] = field(default_factory=list)  # of each guest that was booted, until ssh worked
     clone_seconds: list[float] = field(default_factory=list)  # and of each that was cloned
@@ -89,6 +91,11 @@ class Supply:
         """Whether what the guest in use read of its template's RAM was what had been written there."""
         return self.template is None or self.template.intact
 
+    @property
+    def machine(self) -> Machine | None:
+        """The machine of the guest in use, if there is one."""
+        return self._guest.machine if self._guest else None
+
     def done(self) -> None:
         """The case is over: a guest that no other case may have is killed."""
         if self.fresh is Fresh.TEST:
@@ -107,13 +114,14 @@ class Supply:
     def _cloned(self, source: Template, stack: contextlib.ExitStack) -> Guest:
         started = stack.enter_context(source.clone())
         self.clone_seconds.append(round(started.ready_seconds, 3))
-        return Guest(started, self.bundle, template=source, stress_s=self.stress_s)
+        return Guest(started, self.bundle, template=source, stress_s=self.stress_s, keep=self.keep)
 
     def _booted(self, stack: contextlib.ExitStack) -> Guest:
         spec, number = self.spec, len(self.boot_seconds) + 1
         say(f"booting {spec.arch.name} ({spec.accelerator.name}, {spec.memory >> 20} MiB)")
         console = self.directory / f"boot-{spec.arch.name}-{number}.console.txt"
-        guest = Guest(stack.enter_context(machine.booted(spec, console)), self.bundle, stress_s=self.stress_s)
+        started = stack.enter_context(machine.booted(spec, console))
+        guest = Guest(started, self.bundle, stress_s=self.stress_s, keep=self.keep)
         say(f"guest ready after {guest.machine.ready_seconds:.1f} s")
         self.boot_seconds.append(round(guest.machine.ready_seconds, 3))
         self._trust(guest.boot_log, console)

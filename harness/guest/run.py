@@ -7,6 +7,8 @@ import os
 import shlex
 import time
 import uuid
+from dataclasses import dataclass
+from pathlib import Path
 
 from harness.arch import size_name
 from harness.deadline import Deadline
@@ -17,7 +19,8 @@ from harness.guest.cases import STRESS, Case
 from harness.guest.state import State
 from harness.image import WORKDIR
 from harness.pagetable import probe
-from harness.verdict.judge import Observation
+from harness.verdict.judge import Observation, crashed
+from harness.vm import evidence, memory
 from harness.vm.machine import Machine
 from harness.vm.ssh import End, Outcome
 from harness.vm.template import Template
@@ -54,11 +57,25 @@ def settle(machine: Machine) -> str:
     return outcome.stdout.decode(errors="replace")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """What shall be kept of a guest in which a case went wrong."""
+
+    memory: bool = False  # a dump of it, of a guest that hangs or whose kernel has crashed
+    guest: bool = False  # itself, to be looked at
+
+
 class Guest:
     """A machine with the guest tests in it: booted, or cloned from `template`."""
 
     def __init__(
-        self, machine: Machine, bundle: Bundle, *, template: Template | None = None, stress_s: int = 0
+        self,
+        machine: Machine,
+        bundle: Bundle,
+        *,
+        template: Template | None = None,
+        stress_s: int = 0,
+        keep: Keep = Keep(),
     ) -> None:
         """Mount the tests and look at the kernel; a stress case will run for `stress_s` seconds.
 
@@ -67,7 +84,10 @@ class Guest:
         self.machine = machine
         self._bundle = bundle
         self._stress_s = stress_s
+        self._keep = keep
         self._slowness = machine.spec.accelerator.slowness
+        if keep.memory or keep.guest:
+            machine.stay()
         now = time.time_ns()
         wake = f"mount -t ext2 -o ro /dev/vdb {WORKDIR} && {WORKDIR}/{WAKE} {now // 10**9} {now % 10**9}"
         woken = self._quick(wake, stdin=os.urandom(64))
@@ -90,16 +110,21 @@ class Guest:
                     hint="ask for fewer with --huge-pages SIZE=COUNT",
                 )
 
-    def run(self, case: Case, huge_page_size: int) -> Observation:
-        """Run one case to its end and return everything seen. The guest is only fit for another if it passed."""
+    def run(self, case: Case, huge_page_size: int, directory: Path) -> Observation:
+        """Run one case to its end and return everything seen. The guest is only fit for another if it passed.
+
+        A dump of its memory, if one shall be kept, goes to `directory`.
+        """
         program = self._bundle.commands[case.program]
         stress_s = self._stress_s if case.category == STRESS else 0
         arguments = f"--case {shlex.quote(case.name)} --huge-page-size {huge_page_size}"
         command = f"HGM_STRESS_SECONDS={stress_s} {program} {arguments}"
         deadline = Deadline(case.deadline_s * self._slowness + stress_s)
-        return self.observe(case.name, command, deadline, spoils=case.spoils)
+        return self.observe(case.name, command, deadline, directory, spoils=case.spoils)
 
-    def observe(self, name: str, command: str, deadline: Deadline, *, spoils: bool = False) -> Observation:
+    def observe(
+        self, name: str, command: str, deadline: Deadline, directory: Path, *, spoils: bool = False
+    ) -> Observation:
         """Run any command, called `name` in the kernel's log, from where the tests lie; else as `run`."""
         machine = self.machine
         mark = uuid.uuid4().hex[:12]
@@ -122,6 +147,16 @@ class Guest:
             machine.wait_end(LOOK_SECONDS * self._slowness)
         start, self._position = self._position, machine.console_size()
         earlier, log = _split(machine.console_since(start, self._position), mark)
+        hang, dumps = None, []
+
+        def dump() -> None:
+            if self._keep.memory:
+                dumps.append(memory.dump(machine, directory / memory.NAME))
+
+        if outcome.end is End.DEADLINE or (outcome.end is End.EXITED and after is None and machine.alive):
+            hang = evidence.collect(machine, before_end=dump, nmi=not self._keep.guest)
+        elif machine.alive and (machine.halted or crashed(log)):
+            dump()
         return Observation(
             outcome=outcome,
             ktap=ktap.parse(outcome.stdout.decode(errors="replace"), needs_plan=True),
@@ -129,7 +164,9 @@ class Guest:
             log_complete=complete,
             earlier=earlier,
             spoils=spoils,
-            stacks=self._ask_why() if outcome.end is End.DEADLINE else "",
+            stacks=hang.summary if hang else "",
+            hang=hang,
+            memory="; ".join(dumps),
             before=before,
             after=after,
             shapes=tuple(shapes),
@@ -156,17 +193,6 @@ class Guest:
             # The verdict says so: a state that is None after a program that exited is a finding of its own.
             return None
         return after
-
-    def _ask_why(self) -> str:
-        """What the guest is doing: its blocked tasks and the stacks of its processors, as it says on its console.
-
-        A guest that hangs as a whole does not answer; then its processors' registers are all there is.
-        """
-        asked = self._quick("echo w > /proc/sysrq-trigger; echo l > /proc/sysrq-trigger")
-        said = self.machine.console_since(self._position)
-        if asked.end is not End.EXITED and self.machine.alive:
-            said += self.machine.qmp.monitor("info registers -a")
-        return said
 
 
 def _said_all(stdout: bytes) -> bool:

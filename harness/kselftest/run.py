@@ -59,7 +59,8 @@ def run(run: Run, wanted: Wanted, arch: Arch) -> list[CaseResult]:
 def _once(run: Run, suite: Suite, arch: Arch, program: Program, number: int) -> list[CaseResult]:
     place = run.place(f"kselftest_{suite.collection}_{program.name}_{arch.name}", number)
     seen = _watch(run, suite, arch, run.directory / place, program.name, program.command, program.turn)
-    return verdict.results(program, suite.collection, arch, os.fspath(place), seen)
+    *points, own = verdict.results(program, suite.collection, arch, os.fspath(place), seen)
+    return [*points, run.told(own, seen)]
 
 
 def programs(suite: Suite, listed: Sequence[str]) -> list[Program]:
@@ -125,6 +126,6 @@ def _watch(run: Run, suite: Suite, arch: Arch, place: Path, name: str, command: 
     def look(guest: Guest) -> Observation:
         slowness = guest.machine.spec.accelerator.slowness
         # As the kernel's runner has it, both streams become one.
-        return guest.observe(label, f"{argv} 2>&1", Deadline(seconds * slowness))
+        return guest.observe(label, f"{argv} 2>&1", Deadline(seconds * slowness), place)
 
     return run.watch(arch, f"kselftest {name}", place, look)

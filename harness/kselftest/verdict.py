@@ -78,7 +78,7 @@ def judge(seen: Observation, part: Section | None, tap: Ktap | None, program: Pr
         found = [(Status.ERROR, Finding(kind="script", message=message, evidence="\n".join(lines)))]
     else:
         found = _program(part, part.status, tap, program)
-    if verdict := worst([*of_kernel(seen), *found, *of_state(seen)]):
+    if verdict := worst(seen, [*of_kernel(seen), *found, *of_state(seen)]):
         return verdict
     if part and (part.status == 4 or (tap and tap.status == "skip")):
         reason = (tap.reason if tap else "") or next((line.strip() for line in reversed(lines) if line.strip()), "")

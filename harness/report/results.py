@@ -35,7 +35,7 @@ _BADNESS = (*RED, Status.SKIP, Status.XFAIL, Status.PASS)
 class Finding:
     """One reason for a status, and the words it stands on."""
 
-    kind: str  # "ktap", "exit", "splat", "taint", "leak", "lockdep", "deadline", "flood", "lost", "expect-hgm"
+    kind: str  # "ktap", "exit", "splat", "taint", "leak", "lockdep", "deadline", "flood", "lost", "dump", "expect-hgm"
     message: str
     evidence: str = ""
     fingerprint: str = ""  # what is the same of it in every case and kernel that has the same fault

@@ -14,6 +14,7 @@ from harness.report.results import Finding, Status
 from harness.verdict import splats
 from harness.verdict.fingerprint import known
 from harness.verdict.leaks import pool_changes
+from harness.vm.evidence import Evidence
 from harness.vm.ssh import End, Outcome
 
 NO_HGM = "kernel has no HGM"  # how a case's skip reason begins on a kernel without it
@@ -31,7 +32,9 @@ class Observation:
     earlier: str = ""  # its log between the end of the case before and this one's start
     log_complete: bool = True  # whether the mark that ends the case has reached the console
     spoils: bool = False  # the case takes pages for good, and has compared the pools itself
-    stacks: str = ""  # what the guest was doing when the deadline passed
+    stacks: str = ""  # what the guest was doing when it did not end or answer, in short
+    hang: Evidence | None = None  # and all that it told of it
+    memory: str = ""  # what came of a dump of its memory, if one was asked for
     before: State
     after: State | None  # None: the guest could not be asked any more
     shapes: tuple[Shape, ...] = ()  # how the case's memory was mapped, as it asked, in order
@@ -48,7 +51,7 @@ class Verdict:
 
 def judge(seen: Observation, *, expect_hgm: bool) -> Verdict:
     """Weigh all evidence. A case passes only if every piece of it says so; the worst finding names the status."""
-    if verdict := worst([*of_kernel(seen), *_program(seen), *of_state(seen)]):
+    if verdict := worst(seen, [*of_kernel(seen), *_program(seen), *of_state(seen)]):
         return verdict
     if seen.ktap.status == "skip":
         if expect_hgm and seen.ktap.reason.startswith(NO_HGM):
@@ -58,13 +61,21 @@ def judge(seen: Observation, *, expect_hgm: bool) -> Verdict:
     return Verdict(status=Status.PASS, findings=())
 
 
-def worst(found: Sequence[tuple[Status, Finding]]) -> Verdict | None:
+def worst(seen: Observation, found: Sequence[tuple[Status, Finding]]) -> Verdict | None:
     """Return the verdict that the worst of the findings gives, if there are any."""
     ranked = [status for status, _ in found]
+    findings = [finding for _, finding in found]
+    if seen.memory:
+        findings.append(Finding(kind="dump", message=seen.memory))
     for status in (Status.CRASH, Status.HANG, Status.FAIL, Status.ERROR):
         if status in ranked:
-            return Verdict(status=status, findings=tuple(known(finding) for _, finding in found))
+            return Verdict(status=status, findings=tuple(map(known, findings)))
     return None
+
+
+def crashed(log: str) -> bool:
+    """Whether a kernel's log shows that it crashed, though it may have lived on."""
+    return any(splat.kind in _CRASHES for splat in splats.find(log))
 
 
 def of_kernel(seen: Observation) -> list[tuple[Status, Finding]]:
@@ -133,7 +144,7 @@ def of_state(seen: Observation) -> list[tuple[Status, Finding]]:
     if after is None:
         if seen.outcome.end is End.EXITED:
             message = "the guest did not answer after the case, so taint and pools are unknown"
-            return [(Status.ERROR, Finding(kind="lost", message=message))]
+            return [(Status.ERROR, Finding(kind="lost", message=message, evidence=seen.stacks))]
         return []
     found: list[tuple[Status, Finding]] = []
     if not seen.log_complete:

@@ -113,8 +113,11 @@ def command(spec: VmSpec, directory: Path, ram: Ram | None = None) -> list[str]:
         "-device", f"virtserialport,chardev=shape,name={SHAPE_PORT}",
         "-chardev", f"socket,id=qmp,path={directory / 'qmp'}",
         "-mon", "chardev=qmp,mode=control",
-        "-chardev", f"file,id=console,path={directory / 'console'}",
+        # Who connects can type. As long as nobody has, or when he goes, nothing waits for a reader; the log has it all.
+        "-chardev", f"socket,id=console,path={directory / 'serial'},server=on,wait=off,logfile={directory / 'console'}",
         "-serial", "chardev:console",
+        # The kernel tells where things are in its memory, for those who open a dump of it.
+        "-device", "vmcoreinfo",
         *(["-incoming", "defer"] if ram and ram.private else []),
     ]  # fmt: skip
 

@@ -34,6 +34,7 @@ class Machine:
     def __init__(self, spec: VmSpec, directory: Path, process: subprocess.Popen[bytes], qmp: Qmp) -> None:
         self.spec = spec
         self.console = directory / "console"
+        self.serial = directory / "serial"  # a socket that leads to the same port, both ways
         self.stderr = directory / "stderr"
         self.process = process
         self.qmp = qmp
@@ -41,11 +42,34 @@ class Machine:
         self.ssh: Ssh
         self.questions: socket.socket  # the host's end of the port on which guest tests ask
         self.pidfd = os.pidfd_open(process.pid)
+        # Can be read when QEMU has ended, or the guest in it has: see `stay`.
+        self.gone = select.epoll()
+        self.gone.register(self.pidfd, select.EPOLLIN)
+        self._halt: int | None = None
 
     @property
     def alive(self) -> bool:
-        """Whether QEMU still runs; it ends when the guest panics or powers off."""
+        """Whether QEMU still runs; it ends when the guest panics or powers off, unless told to `stay`."""
         return self.process.poll() is None
+
+    def stay(self) -> None:
+        """From now on a guest that panics or powers off stands still in its QEMU, to be looked at, until it is killed.
+
+        To those who wait for its end it has ended. Raises HostFault if QEMU cannot do that.
+        """
+        self._halt = self.qmp.watch("SHUTDOWN")
+        self.gone.register(self._halt, select.EPOLLIN)
+        self.qmp.execute("set-action", shutdown="pause")
+
+    @property
+    def halted(self) -> bool:
+        """Whether the guest has ended and stands still in a QEMU that was told to `stay`."""
+        return self._halt is not None and bool(select.select([self._halt], [], [], 0)[0])
+
+    def close(self) -> None:
+        """Close what belongs to this object alone. QEMU itself is left alone."""
+        self.gone.close()
+        os.close(self.pidfd)
 
     def complaints(self) -> str:
         """What QEMU itself has said."""
@@ -63,8 +87,8 @@ class Machine:
         return data.decode(errors="replace").replace("\r\n", "\n")
 
     def wait_end(self, seconds: float) -> bool:
-        """Wait until QEMU has ended by itself; False if it has not within `seconds`."""
-        return bool(select.select([self.pidfd], [], [], seconds)[0])
+        """Wait until QEMU, or the guest in it, has ended by itself; False if it has not within `seconds`."""
+        return bool(select.select([self.gone], [], [], seconds)[0])
 
     def wait_console(self, text: str, position: int, deadline: Deadline) -> bool:
         """Wait until `text` stands on the console behind `position`; False if time or QEMU ends first.
@@ -157,7 +181,7 @@ def _started(spec: VmSpec, console: Path | None, ram: Ram | None) -> Iterator[tu
             # At once: there is nothing in it that would be worth a polite end.
             stack.callback(end_group, process, 0)
         machine = Machine(spec, directory, process, qmp)
-        stack.callback(os.close, machine.pidfd)
+        stack.callback(machine.close)
         deadline = Deadline(BOOT_SECONDS * spec.accelerator.slowness)
         try:
             qmp.accept(10)
@@ -172,7 +196,7 @@ def _started(spec: VmSpec, console: Path | None, ram: Ram | None) -> Iterator[tu
 @contextlib.contextmanager
 def _reached(machine: Machine, deadline: Deadline) -> Iterator[None]:
     """Within the block ssh works."""
-    machine.ssh = Ssh(machine.forwarded_port(), machine.spec.image, machine.pidfd, deadline)
+    machine.ssh = Ssh(machine.forwarded_port(), machine.spec.image, machine.gone.fileno(), deadline)
     with contextlib.closing(machine.ssh):
         machine.ready_seconds = deadline.passed
         yield

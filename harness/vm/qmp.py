@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 from typing import TypeVar
 
-from qemu.qmp import QMPClient, QMPError
+from qemu.qmp import EventListener, Message, QMPClient, QMPError
 
 from harness.errors import HostFault
 
@@ -30,6 +31,7 @@ class Qmp:
         self._thread.start()
         self._client = QMPClient("hgm")
         self._path = path
+        self._watched: list[int] = []
         self._do(self._client.start_server(str(path)), 5)
 
     def accept(self, seconds: float) -> None:
@@ -40,9 +42,27 @@ class Qmp:
         """Run one QMP command and return its answer. Raises HostFault on an error, or when no answer comes."""
         return self._do(self._client.execute(command, arguments or None), seconds)
 
-    def monitor(self, line: str, seconds: float = 5) -> str:
-        """Run one line of the human monitor, for what QMP has no command for, and return its text."""
-        return str(self.execute("human-monitor-command", seconds, **{"command-line": line}))
+    def monitor(self, line: str, seconds: float = 5, cpu: int = 0) -> str:
+        """Run one line of the human monitor, for what QMP has no command for, and return its text.
+
+        Where the line is about a processor, it is about `cpu`.
+        """
+        return str(self.execute("human-monitor-command", seconds, **{"command-line": line, "cpu-index": cpu}))
+
+    def watch(self, event: str) -> int:
+        """Return a file descriptor that can be read once QEMU has told of `event`; it is closed with the connection."""
+        descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._watched.append(descriptor)
+
+        def note(_: Message) -> bool:
+            os.eventfd_write(descriptor, 1)
+            return False  # nobody will fetch it from the listener
+
+        async def register() -> None:
+            self._client.register_listener(EventListener(event, note))
+
+        self._do(register(), 5)
+        return descriptor
 
     def close(self) -> None:
         """Drop the connection and end the thread. QEMU itself is left alone."""
@@ -50,6 +70,8 @@ class Qmp:
         self._thread.join(5)
         if not self._thread.is_alive():
             self._loop.close()
+            for descriptor in self._watched:
+                os.close(descriptor)
         self._path.unlink(missing_ok=True)
 
     async def _finish(self) -> None:

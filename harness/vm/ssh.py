@@ -50,7 +50,7 @@ class Ssh:
     """A connection to a guest's dropbear on a port of 127.0.0.1."""
 
     def __init__(self, port: int, image: Image, qemu_fd: int, deadline: Deadline) -> None:
-        """Connect and authenticate. `qemu_fd` is a pidfd that becomes readable when QEMU ends.
+        """Connect and authenticate. `qemu_fd` can be read once QEMU has ended, or the guest in it.
 
         Raises GuestFault if the guest does not answer in time or shows another host key than its image's.
         """

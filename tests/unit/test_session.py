@@ -35,7 +35,7 @@ class FakeGuest:
         self.machine = SimpleNamespace(alive=True)
         self._stdout, self._status = f"KTAP version 1\n1..1\n{line}\n", status
 
-    def run(self, case: Case, huge_page_size: int) -> Observation:
+    def run(self, case: Case, huge_page_size: int, directory: Path) -> Observation:
         assert huge_page_size == SIZE
         outcome = Outcome(end=End.EXITED, status=self._status, stdout=self._stdout.encode(), stderr=b"", seconds=1)
         after = FULL if "SKIP" in self._stdout else LESS
@@ -62,7 +62,7 @@ def make_run(directory: Path, guest: FakeGuest, **options: Any) -> tuple[Run, Fa
     supply.guest = guest
     result = RunResult(started="", command=[])
     run = Run(request=anything, huge_pages="", expect_hgm=False, directory=directory, result=result, **options)
-    run._supplies[X86_64.name] = supply
+    run._supplies[X86_64.name], run._kernels[X86_64.name] = supply, anything
     return run, supply
 
 
@@ -114,10 +114,10 @@ class Moody(FakeGuest):
         super().__init__("", 0)
         self._lines = list(lines)
 
-    def run(self, case: Case, huge_page_size: int) -> Observation:
+    def run(self, case: Case, huge_page_size: int, directory: Path) -> Observation:
         self._stdout = f"KTAP version 1\n1..1\n{self._lines.pop(0)}\n"
         self._status = {"ok": 0, "no": 1}[self._stdout.split("\n")[2][:2]]
-        return replace(super().run(case, huge_page_size), after=FULL)
+        return replace(super().run(case, huge_page_size, directory), after=FULL)
 
 
 @pytest.mark.parametrize(

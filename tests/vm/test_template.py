@@ -129,7 +129,7 @@ def test_a_template_damaged_under_a_case_gives_no_wrong_verdict(
         request=KernelRequest(arch=X86_64), huge_pages="", expect_hgm=False, directory=tmp_path,
         result=RunResult(started="", command=[]),
     )  # fmt: skip
-    run._supplies[X86_64.name] = supply
+    run._supplies[X86_64.name], run._kernels[X86_64.name] = supply, kernel
     with contextlib.closing(run):
         assert run.run(passes, X86_64, 2 << 20, "a").status is Status.PASS
     assert len(supply.clone_seconds) == 2 and supply.template and supply.template.fresh
@@ -146,8 +146,8 @@ def test_a_qemu_that_cannot_leave_a_guest_boots_it(
     assert supply.template is None and supply.fresh is Fresh.RUN
     assert "a guest boots for each run" in capfd.readouterr().err
     try:
-        assert supply.take(passes).run(passes, 2 << 20).outcome.status == 0
-        assert supply.take(passes).run(passes, 2 << 20).outcome.status == 0
+        assert supply.take(passes).run(passes, 2 << 20, tmp_path).outcome.status == 0
+        assert supply.take(passes).run(passes, 2 << 20, tmp_path).outcome.status == 0
         assert len(supply.boot_seconds) == 1
     finally:
         supply.drop()
