@@ -87,6 +87,9 @@ HGM_CASE(dontneed_pieces, "MADV_DONTNEED of granular pages keeps its rule: whole
 	hgm_expect_shape(&area);
 	EXPECT_EQ(CHECKED(madvise(area.primary, hgm_huge, MADV_DONTNEED)), 0);
 	hgm_now_empty(&area, 0, hgm_huge);
+	for (size_t piece = 5; piece < 7; piece++)
+		if (!hgm_sigbus(area.primary + piece * hgm_base, NULL, NULL))
+			HGM_FAIL("base page %zu, which had been in use, was read after it had been unmapped", piece);
 	hgm_expect_pieces(&area);
 	hgm_expect_mapcount(&area, 1);
 	/* The same pieces again, which must find nothing left over. */
