@@ -375,7 +375,6 @@ class Collector:
             session.exitstatus = pytest.ExitCode.OK
             outcome(self._config)
         if OUTCOME in self._config.stash:
-            from harness.report import files
             from harness.report.results import Fault
 
             directory, result = self._config.stash[OUTCOME]
@@ -385,6 +384,10 @@ class Collector:
             if session.exitstatus == pytest.ExitCode.INTERNAL_ERROR:
                 result.fault = Fault(exit_code=pytest.ExitCode.INTERNAL_ERROR, message="pytest met an internal error")
             result.finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            # Before anything else can go wrong: all other files can be made from it again.
+            result.write(directory / "results.json")
+            from harness.report import files
+
             files.write(directory, result)
 
 

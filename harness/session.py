@@ -208,6 +208,8 @@ def start(directory: Path | None, base: Path, command: list[str]) -> tuple[Path,
             f"the results cannot be written to {target}: {error.strerror}", hint="--results DIR chooses another place"
         ) from error
     started = now.isoformat(timespec="seconds")
+    if Path(command[0]).name == "__main__.py":
+        command = ["./hgm", *command[1:]]
     return target, RunResult(started=started, command=command, harness=importlib.metadata.version("hgm-harness"))
 
 
