@@ -1,42 +1,37 @@
 # SPDX-License-Identifier: MIT
-"""pytest's face of the harness: guest cases as items, the harness's options as pytest's, evidence as failures.
+"""pytest's hooks: the harness's options as pytest's own, guest tests and selftests as its items, one run around them.
 
 Collecting reads sources only; kernels, images and guests are prepared when the first guest case is about to run.
 """
 
 from __future__ import annotations
 
-import contextlib
-import datetime
 import functools
 import json
 import os
-import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from harness import interrupts, pools, shards
-from harness.arch import Arch, size_name
+from harness.collector import DEALT, TRAVELS, Collector
 from harness.errors import BadInput, HarnessError
-from harness.guest.cases import STRESS, Case, find
+from harness.guest.cases import STRESS
+from harness.items import GuestItem, Program
 from harness.kselftest import wanted
+from harness.kselftest.item import Collections, KselftestItem
 from harness.options import add_options, expand, kernel_request, wants_reference
 from harness.paths import GUEST_TESTS, ROOT
+from harness.running import OUTCOME, RUN, give_up, outcome, uncaptured
 
 if TYPE_CHECKING:
     from harness.kernel.build import Kernel
-    from harness.report.results import CaseResult, RunResult
+    from harness.report.results import CaseResult
     from harness.session import Run
     from harness.verdict.expected import Expected
     from harness.vm.machine import Machine
-
-RUN = pytest.StashKey["Run"]()
-TRAVELS = "hgm_result"  # attribute of a report; pytest-xdist carries it from a worker to the process that collects
-OUTCOME = pytest.StashKey["tuple[Path, RunResult]"]()  # where results go, and all of them
-DEALT = pytest.StashKey[list[str]]()  # of a shard: ids of all the cases that the shards share
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -84,8 +79,6 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Collect programs below guest_tests/ (stress/ only with --stress), and any below a directory guest_programs."""
     if file_path == wanted.ANCHOR and parent.config.getoption("kselftest"):
-        from harness.kselftest.item import Collections
-
         collections: Collections = Collections.from_parent(parent, path=file_path)
         return collections
     places = [GUEST_TESTS] if file_path.is_relative_to(GUEST_TESTS) else []
@@ -105,8 +98,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not shard:
         return
     number, count = shard
-    from harness.kselftest.item import KselftestItem
-
     guest = [item for item in items if isinstance(item, GuestItem | KselftestItem)]
     config.stash[DEALT] = sorted(item.nodeid for item in guest)
     try:
@@ -119,100 +110,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item.nodeid in mine]
 
 
-class Program(pytest.File):
-    """A guest test program."""
-
-    def collect(self) -> Iterator[GuestItem]:
-        """Yield an item for each case, architecture and huge page size."""
-        try:
-            cases = find(self.path)
-        except BadInput as error:
-            raise self.CollectError(str(error)) from error
-        for arch in expand(self.config.getoption("arch")):
-            reserved = {pool.size for pool in pools.of(arch, self.config.getoption("huge_pages"))}
-            for case in cases:
-                for size in case.sizes_on(arch):
-                    if size not in reserved:
-                        continue
-                    name = f"{case.name}[{arch.name}-{size_name(size)}]"
-                    item: GuestItem = GuestItem.from_parent(self, name=name, case=case, arch=arch, size=size)
-                    yield item
-
-
-class GuestItem(pytest.Item):
-    """One case on one architecture at one huge page size."""
-
-    def __init__(self, *, case: Case, arch: Arch, size: int, **rest: Any) -> None:
-        super().__init__(**rest)
-        self.case, self.arch, self.size = case, arch, size
-        self.result: CaseResult | None = None
-        # Words that -k understands besides the id's own.
-        self.extra_keyword_matches.update(
-            (case.category, arch.name, size_name(size), "hgm" if case.needs_hgm else "stock")
-        )
-        known = {"claim": case.claim, "category": case.category, "huge_page_size": size_name(size)}
-        self.user_properties += known.items()
-
-    def runtest(self) -> None:
-        """Run the case and raise what its result says."""
-        from harness.report.whole import facts
-
-        run = self.config.stash[RUN]
-        self.user_properties += facts(run.result, self.arch.name).items()
-        try:
-            with uncaptured(self.config) if run.boots_for(self.case, self.arch) else contextlib.nullcontext():
-                result = run.run(self.case, self.arch, self.size, self.nodeid)
-        except HarnessError as error:
-            give_up(self.config, error)
-        finally:
-            interrupts.raise_lost()
-        self.result = result
-        if result.status == "skip":
-            pytest.skip(result.reason or "the program gave no reason")
-        if result.status == "xfail":
-            pytest.xfail(result.reason)
-        if result.red:
-            raise CaseFailed(result)
-
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """The evidence instead of a traceback, which would only show the harness."""
-        if isinstance(excinfo.value, CaseFailed):
-            return evidence(excinfo.value.result, outcome(self.config)[0])
-        return super().repr_failure(excinfo, style)
-
-    def reportinfo(self) -> tuple[os.PathLike[str], int, str]:
-        """Where the case stands in its source."""
-        return self.path, self.case.line - 1, self.name
-
-
-class CaseFailed(Exception):
-    """A case that did not pass; its result says why."""
-
-    def __init__(self, result: CaseResult) -> None:
-        super().__init__(f"{result.status}: {'; '.join(finding.message for finding in result.findings)}")
-        self.result = result
-
-
-def evidence(result: CaseResult, directory: Path) -> str:
-    """Return the text of a failure: status, claim, each finding with what it stands on, and where the files are."""
-    lines = [f"{result.status.upper()}: {result.id}", f"claim: {result.claim}"]
-    if result.attempts:
-        lines.append(f"run {len(result.attempts)} times: {', '.join(one.status for one in result.attempts)}")
-    if result.status == "xpass":
-        lines.append(f"- passes, but was {result.reason}; take it off the list of expected failures")
-    for finding in result.findings:
-        lines.append(f"- {finding.message}")
-        lines += [f"    {line}" for line in finding.evidence.splitlines()[:60]]
-    lines.append(f"files: {directory / result.directory}")
-    return "\n".join(lines)
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
     """Prepare everything for the guest cases that were selected, run, and leave no guest behind."""
     config = session.config
-    from harness.kselftest.item import KselftestItem
-
     items = [item for item in session.items if isinstance(item, GuestItem | KselftestItem)]
     if not items or config.option.collectonly or session.testsfailed:
         return (yield)
@@ -266,25 +167,6 @@ def _pause(config: pytest.Config, machine: Machine, kernel: Kernel, result: Case
         pause.wait(machine, kernel, result)
 
 
-def outcome(config: pytest.Config) -> tuple[Path, RunResult]:
-    """Return where the results of the run go, and what holds them; made by the first who asks.
-
-    A worker of pytest-xdist is told where, and hands its part over to the process that collects them all.
-    """
-    from harness.report.results import RunResult
-    from harness.session import start
-
-    if OUTCOME not in config.stash:
-        told = getattr(config, "workerinput", {}).get("hgm_results")
-        if told:
-            config.stash[OUTCOME] = Path(told), RunResult(started="", command=[])
-        else:
-            chosen = config.getoption("results")
-            base = Path(os.environ.get("HGM_RESULTS") or ROOT / "results")
-            config.stash[OUTCOME] = start(Path(chosen).absolute() if chosen else None, base, sys.argv)
-    return config.stash[OUTCOME]
-
-
 def _expected(config: pytest.Config) -> tuple[Expected, ...]:
     """Return the failures that are expected. Raises BadInput if the list cannot be read."""
     from harness.verdict import expected
@@ -293,22 +175,9 @@ def _expected(config: pytest.Config) -> tuple[Expected, ...]:
     return expected.read(config.invocation_params.dir / Path(path).expanduser()) if path else ()
 
 
-def give_up(config: pytest.Config, error: HarnessError) -> NoReturn:
-    """End the run: without a guest no later case can do better, and a run cut short must not look like a verdict."""
-    from harness.report.results import Fault
-
-    if hasattr(config, "workeroutput"):
-        config.workeroutput["hgm_fault"] = error.message, str(error), int(error.exit_code)
-    elif OUTCOME in config.stash:
-        config.stash[OUTCOME][1].fault = Fault(exit_code=error.exit_code, message=error.message)
-    pytest.exit(str(error), returncode=error.exit_code)
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Let the result travel with the report, which goes from a worker to the process that collects."""
-    from harness.kselftest.item import KselftestItem
-
     report = yield
     results = item.results if isinstance(item, KselftestItem) else []
     if isinstance(item, GuestItem) and item.result:
@@ -316,79 +185,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if results and report.when == "call":
         setattr(report, TRAVELS, [result.to_json() for result in results])
     return report
-
-
-class Collector:
-    """Collects the results: in the one process there is, or in the one that gives work to pytest-xdist's workers."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self._config = config
-        self._ended: set[str] = set()  # ids of what has a result
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take the results of an item over."""
-        from harness.report.results import CaseResult
-
-        if report.when == "call" and (report.passed or hasattr(report, TRAVELS)):
-            self._ended.add(report.nodeid)
-        for text in getattr(report, TRAVELS, ()):
-            outcome(self._config)[1].cases.append(CaseResult.from_json(text))
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_configure_node(self, node: Any) -> None:
-        """Tell a worker where results go."""
-        node.workerinput["hgm_results"] = os.fspath(outcome(self._config)[0])
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
-        """Learn what was selected; every worker selects the same."""
-        from harness.report.whole import arch_of
-
-        outcome(self._config)[1].selected = [name for name in ids if arch_of(name)]
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any) -> None:
-        """Take over what a worker knows besides its results; end the run if it knows that no guest is to be had."""
-        from harness.report.results import Fault
-
-        told = getattr(node, "workeroutput", {})
-        _, result = outcome(self._config)
-        kernels, machines, interrupted = json.loads(told.get("hgm", "[{}, {}, false]"))
-        result.kernels.update(kernels)
-        result.interrupted |= interrupted
-        for name, machine in machines.items():
-            known = result.machines.setdefault(name, machine)
-            for key in ("boot_seconds", "clone_seconds") if known is not machine else ():
-                known[key] += machine[key]
-        if "hgm_dealt" in told:
-            self._config.stash[DEALT] = told["hgm_dealt"]
-        if "hgm_fault" in told:
-            message, words, status = told["hgm_fault"]
-            result.fault = Fault(exit_code=status, message=message)
-            pytest.exit(words, returncode=status)
-
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Write the reports."""
-        dealt = self._config.stash.get(DEALT, [])
-        if dealt and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and not self._config.option.collectonly:
-            # More shards than cases: there is nothing to do in this one, which must not fail the fleet.
-            session.exitstatus = pytest.ExitCode.OK
-            outcome(self._config)
-        if OUTCOME in self._config.stash:
-            from harness.report.results import Fault
-
-            directory, result = self._config.stash[OUTCOME]
-            result.not_run = [name for name in result.selected if name not in self._ended]
-            result.shard, result.dealt = self._config.getoption("shard"), dealt
-            result.interrupted |= session.exitstatus == pytest.ExitCode.INTERRUPTED
-            if session.exitstatus == pytest.ExitCode.INTERNAL_ERROR:
-                result.fault = Fault(exit_code=pytest.ExitCode.INTERNAL_ERROR, message="pytest met an internal error")
-            result.finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            # Before anything else can go wrong: all other files can be made from it again.
-            result.write(directory / "results.json")
-            from harness.report import files
-
-            files.write(directory, result)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -416,14 +212,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for line in text.summary(result):
         terminalreporter.write_line(line)
     terminalreporter.write_line(f"results: {directory}")
-
-
-@contextlib.contextmanager
-def uncaptured(config: pytest.Config) -> Iterator[None]:
-    """Let progress lines through to the terminal, which pytest would else keep for a failure report."""
-    reporter = config.pluginmanager.getplugin("terminalreporter")
-    if reporter:
-        reporter.ensure_newline()  # pytest may stand in the middle of a line of dots
-    capture = config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
-        yield

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness import interrupts, plugin
+from harness import interrupts
 from harness.arch import Arch
 from harness.errors import HarnessError
 from harness.kselftest.wanted import PREFIX, Wanted, read
 from harness.options import expand
 from harness.paths import ROOT
+from harness.running import RUN, evidence, give_up, outcome, uncaptured
 
 if TYPE_CHECKING:
     from harness.report.results import CaseResult
@@ -52,10 +53,10 @@ class KselftestItem(pytest.Item):
         from harness.kselftest.run import run
 
         try:
-            with plugin.uncaptured(self.config):
-                self.results = run(self.config.stash[plugin.RUN], self.wanted, self.arch)
+            with uncaptured(self.config):
+                self.results = run(self.config.stash[RUN], self.wanted, self.arch)
         except HarnessError as error:
-            plugin.give_up(self.config, error)
+            give_up(self.config, error)
         finally:
             interrupts.raise_lost()
         if any(result.red for result in self.results):
@@ -68,9 +69,9 @@ class KselftestItem(pytest.Item):
         """The evidence of each result that is red."""
         if not isinstance(excinfo.value, SelftestsFailed):
             return super().repr_failure(excinfo, style)
-        directory = plugin.outcome(self.config)[0]
+        directory = outcome(self.config)[0]
         red = [result for result in self.results if result.red]
-        return "\n\n".join(plugin.evidence(result, directory) for result in red)
+        return "\n\n".join(evidence(result, directory) for result in red)
 
     def reportinfo(self) -> tuple[os.PathLike[str], int | None, str]:
         """It stands in no file of ours."""

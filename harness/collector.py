@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""Collects the results of a run, from its one process or from pytest-xdist's workers, and writes the reports."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from typing import Any
+
+import pytest
+
+from harness.running import OUTCOME, outcome
+
+TRAVELS = "hgm_result"  # attribute of a report; pytest-xdist carries it from a worker to the process that collects
+DEALT = pytest.StashKey[list[str]]()  # of a shard: ids of all the cases that the shards share
+
+
+class Collector:
+    """Collects the results: in the one process there is, or in the one that gives work to pytest-xdist's workers."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._ended: set[str] = set()  # ids of what has a result
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the results of an item over."""
+        from harness.report.results import CaseResult
+
+        if report.when == "call" and (report.passed or hasattr(report, TRAVELS)):
+            self._ended.add(report.nodeid)
+        for text in getattr(report, TRAVELS, ()):
+            outcome(self._config)[1].cases.append(CaseResult.from_json(text))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a worker where results go."""
+        node.workerinput["hgm_results"] = os.fspath(outcome(self._config)[0])
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
+        """Learn what was selected; every worker selects the same."""
+        from harness.report.whole import arch_of
+
+        outcome(self._config)[1].selected = [name for name in ids if arch_of(name)]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take over what a worker knows besides its results; end the run if it knows that no guest is to be had."""
+        from harness.report.results import Fault
+
+        told = getattr(node, "workeroutput", {})
+        _, result = outcome(self._config)
+        kernels, machines, interrupted = json.loads(told.get("hgm", "[{}, {}, false]"))
+        result.kernels.update(kernels)
+        result.interrupted |= interrupted
+        for name, machine in machines.items():
+            known = result.machines.setdefault(name, machine)
+            for key in ("boot_seconds", "clone_seconds") if known is not machine else ():
+                known[key] += machine[key]
+        if "hgm_dealt" in told:
+            self._config.stash[DEALT] = told["hgm_dealt"]
+        if "hgm_fault" in told:
+            message, words, status = told["hgm_fault"]
+            result.fault = Fault(exit_code=status, message=message)
+            pytest.exit(words, returncode=status)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write the reports."""
+        dealt = self._config.stash.get(DEALT, [])
+        if dealt and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and not self._config.option.collectonly:
+            # More shards than cases: there is nothing to do in this one, which must not fail the fleet.
+            session.exitstatus = pytest.ExitCode.OK
+            outcome(self._config)
+        if OUTCOME in self._config.stash:
+            from harness.report.results import Fault
+
+            directory, result = self._config.stash[OUTCOME]
+            result.not_run = [name for name in result.selected if name not in self._ended]
+            result.shard, result.dealt = self._config.getoption("shard"), dealt
+            result.interrupted |= session.exitstatus == pytest.ExitCode.INTERRUPTED
+            if session.exitstatus == pytest.ExitCode.INTERNAL_ERROR:
+                result.fault = Fault(exit_code=pytest.ExitCode.INTERNAL_ERROR, message="pytest met an internal error")
+            result.finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            # Before anything else can go wrong: all other files can be made from it again.
+            result.write(directory / "results.json")
+            from harness.report import files
+
+            files.write(directory, result)
