@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -44,13 +45,22 @@ def exit_clash(_: hgm.Context) -> None:
     os._exit(1)
 
 
+@hgm.stock_case("says no and never exits, long before its deadline", deadline_s=1800)
+def lingers(_: hgm.Context) -> None:
+    write(b"KTAP version 1\n1..1\nnot ok 1 lingers\n")
+    while True:
+        signal.pause()
+
+
 def write(data: bytes) -> None:
     """Write all of it to stdout."""
     while data:
         data = data[os.write(1, data) :]
 
 
-_PAST_THE_FRAME: tuple[Callable[[hgm.Context], None], ...] = (garbage, megabytes, nothing, plan_short, exit_clash)
+_PAST_THE_FRAME: tuple[Callable[[hgm.Context], None], ...] = (
+    garbage, megabytes, nothing, plan_short, exit_clash, lingers
+)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ EXPECTED = {
     "nothing": ("error", "ktap", "printed nothing"),
     "plan_short": ("error", "ktap", "plan 3, saw 1"),
     "exit_clash": ("fail", "exit", "exit status 1"),
+    "lingers": ("hang", "ktap", "not ok: lingers"),
     "signal": ("error", "exit", "SIGSEGV"),
     "lockup": ("hang", "deadline", "did not end within"),
     "seen": ("pass", "", ""),
