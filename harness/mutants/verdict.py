@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,6 +12,7 @@ from harness.errors import Exit
 from harness.mutants.header import Bug
 from harness.report.results import CaseResult, Finding, Status
 
+_PLACE = re.compile(r"[\w.-]+\.(?:c|py|sh):\d+: ")
 RED = (Status.FAIL, Status.CRASH, Status.HANG)  # verdicts on the kernel; ERROR is none
 
 
@@ -90,6 +92,11 @@ def _telling(bug: Bug, case: CaseResult) -> list[Finding]:
 
 
 def _first_words(finding: Finding) -> str:
-    """Return what a finding says in a line: a case's own words, if there are any, tell more than its name."""
-    evidence = next((line.strip() for line in finding.evidence.splitlines() if line.strip()), "")
-    return evidence if finding.kind in ("ktap", "leak") and evidence else finding.message
+    """Return what a finding says in a line: a case's own words, if there are any, tell more than its name.
+
+    Of these the first that begin with a place in its source: others are notes.
+    """
+    lines = [line.strip() for line in finding.evidence.splitlines() if line.strip()]
+    if finding.kind not in ("ktap", "leak") or not lines:
+        return finding.message
+    return next((line for line in lines if _PLACE.match(line)), lines[0])

@@ -14,7 +14,7 @@ from harness.mutants.verdict import Judgement, Word, judge
 from harness.report.results import CaseResult, Finding, Status
 
 BUG = Bug(path=Path("lost.patch"), title="lost | gone", category="mapcount", arches=(), notices=("it counts once",))
-NOT_OK = Finding(kind="ktap", message="not ok: x", evidence="a.c:7: expected 1, saw 2\nmore")
+NOT_OK = Finding(kind="ktap", message="not ok: x", evidence="a note\na.c:7: expected 1, saw 2\nmore")
 LEAK = Finding(kind="leak", message="huge pages are not back", evidence="pool 2M: free_hugepages was 2, is 1")
 OOPS = Finding(kind="splat", message="oops: BUG: unable to handle page fault")
 ORDER = Finding(kind="splat", message="lockdep: WARNING: possible circular locking dependency detected")
