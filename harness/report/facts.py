@@ -34,8 +34,7 @@ def machine(machine: Mapping[str, object]) -> list[tuple[str, str]]:
     template, booted = _numbers([machine.get("template_seconds")]), _numbers([machine.get("template_boot_seconds")])
     clones, boots = _numbers(machine.get("clone_seconds")), _numbers(machine.get("boot_seconds"))
     facts = [
-        ("Accelerator", machine.get("accelerator")),
-        ("because", machine.get("accelerator_reason")),
+        ("Accelerator", f"{machine['accelerator']} ({machine.get('accelerator_reason')})" if machine else ""),
         ("QEMU", str(machine.get("qemu") or "").removeprefix("QEMU emulator version ")),
         ("Huge pages", _pools(pools) if isinstance(pools, Mapping) else ""),
         ("Guest for each", machine.get("fresh")),
