@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +84,7 @@ def make(
     quiet: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """Run the kernel's make in `source` with O=`output`. Raises HostFault if it fails and `check` is set."""
-    argv = ["make", "-C", os.fspath(source), f"O={output}", *tools.variables, *words]
+    argv = ["make", "-C", os.fspath(source), f"O={output}", *_mapped(tools.variables, output), *words]
     return run(argv, env=environment(), log=log, check=check, quiet=quiet)
 
 
@@ -98,6 +98,17 @@ def environment(env: Mapping[str, str] = os.environ) -> dict[str, str]:
     # The same object from the work tree of another source: paths below are taken relative to the O= directory.
     kept.setdefault("CCACHE_BASEDIR", os.fspath(cache_dir()))
     return kept | {"LC_ALL": "C"}
+
+
+def _mapped(variables: Sequence[str], output: Path) -> list[str]:
+    """Return make's variables with paths in debug information relative to the O= directory.
+
+    Else ccache, which takes the working directory into account with -g, has nothing for the same source built elsewhere.
+    """
+    flag = f"-fdebug-prefix-map={output}=."
+    given = dict(word.split("=", 1) for word in variables)
+    mapped = {name: f"{given.get(name, '')} {flag}".strip() for name in ("KCFLAGS", "KAFLAGS")}
+    return list(_words(given | mapped))
 
 
 def _words(variables: Mapping[str, str]) -> tuple[str, ...]:

@@ -27,6 +27,15 @@ FLAGS = (
 )
 
 
+class Local(Service):
+    """The driver's own server, asked by number: a machine need not know the name localhost."""
+
+    @property
+    def service_url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+
 @dataclass(frozen=True)
 class Browser:
     """Chromium, and what a test asks of it."""
@@ -76,7 +85,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     # Named, or selenium would look for a driver to download.
-    driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+    driver = webdriver.Chrome(options=options, service=Local("/usr/bin/chromedriver"))
     try:
         yield Browser(driver)
     finally:
