@@ -103,7 +103,7 @@ def environment(env: Mapping[str, str] = os.environ) -> dict[str, str]:
 def _mapped(variables: Sequence[str], output: Path) -> list[str]:
     """Return make's variables with paths in debug information relative to the O= directory.
 
-    Else ccache, which takes the working directory into account with -g, has nothing for the same source built elsewhere.
+    Else ccache, which with -g takes account of the working directory, has nothing for the same source elsewhere.
     """
     flag = f"-fdebug-prefix-map={output}=."
     given = dict(word.split("=", 1) for word in variables)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common import utils
 
 PHONE, DESK = 360, 1280  # widths, CSS pixels
 FLAGS = (
@@ -24,6 +25,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
+    "--remote-debugging-pipe",  # a port would be looked for on localhost, by name
 )
 
 
@@ -34,6 +36,10 @@ class Local(Service):
     def service_url(self) -> str:
         """Where it listens."""
         return f"http://127.0.0.1:{self.port}"
+
+    def is_connectable(self) -> bool:
+        """Whether it is up."""
+        return utils.is_url_connectable(self.port, "127.0.0.1")
 
 
 @dataclass(frozen=True)
