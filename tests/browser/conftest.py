@@ -74,12 +74,16 @@ class Browser:
 
     def fetched(self) -> list[str]:
         """Return the addresses of what was asked for since the last time, the pages themselves among it."""
-        messages = (json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance"))  # type: ignore[no-untyped-call]
+        messages = (json.loads(entry["message"])["message"] for entry in self._log("performance"))
         return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
 
     def complaints(self) -> list[str]:
         """Return what its console says since the last time."""
-        return [entry["message"] for entry in self.driver.get_log("browser")]  # type: ignore[no-untyped-call]
+        return [entry["message"] for entry in self._log("browser")]
+
+    def _log(self, kind: str) -> list[dict[str, Any]]:
+        driver: Any = self.driver  # selenium leaves this method of its own untyped
+        return list(driver.get_log(kind))
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,14 +32,14 @@ def sample(name: str) -> str:
     return (SAMPLES / f"{name}.txt").read_text()
 
 
-def seen(text: str, *, end: End = End.EXITED, status: int | None = 0, **rest: object) -> Observation:
+def seen(text: str, *, end: End = End.EXITED, status: int | None = 0, **rest: Any) -> Observation:
     outcome = Outcome(end=end, status=status, stdout=text.encode(), stderr=b"", seconds=1.0)
     known = Observation(outcome=outcome, ktap=Ktap(), log="", before=QUIET, after=QUIET)
-    return replace(known, **rest)  # type: ignore[arg-type]
+    return replace(known, **rest)
 
 
-def results(text: str, program: Program = PROGRAM, **rest: object) -> dict[str, CaseResult]:
-    found = verdict.results(program, "mm", X86_64, "cases/x", seen(text, **rest))  # type: ignore[arg-type]
+def results(text: str, program: Program = PROGRAM, **rest: Any) -> dict[str, CaseResult]:
+    found = verdict.results(program, "mm", X86_64, "cases/x", seen(text, **rest))
     return {result.id.removeprefix("kselftest/mm:").removesuffix("[x86_64]"): result for result in found}
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,10 +91,10 @@ def test_a_case_that_is_red_without_the_bug_too_is_no_evidence() -> None:
     assert judge(BUG, [found, case("y", Status.FAIL, LEAK)], unsound={found.id}).word is Word.CAUGHT
 
 
-def outcome(name: str, word: Word, status: Exit = Exit.OK, **changed: object) -> Outcome:
+def outcome(name: str, word: Word, status: Exit = Exit.OK, **changed: Any) -> Outcome:
     told = Judgement(word=word, why="a | b", cases=("guest_tests/mapcount/a.c::x[arm64-64k-2M]",), status=status)
-    values = {"arch": "x86_64", "flavour": "fast", "stress_s": 0} | changed
-    return Outcome(bug=name, title="lost", category="mapcount", judgement=told, **values)  # type: ignore[arg-type]
+    values: dict[str, Any] = {"arch": "x86_64", "flavour": "fast", "stress_s": 0} | changed
+    return Outcome(bug=name, title="lost", category="mapcount", judgement=told, **values)
 
 
 def test_the_exit_status_says_the_worst() -> None:
