@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import time
 from collections.abc import Iterator
+from typing import IO
 
 from filelock import FileLock, Timeout
 
@@ -29,20 +31,35 @@ def number(spec: VmSpec) -> int:
 
 @contextlib.contextmanager
 def taken(spec: VmSpec) -> Iterator[None]:
-    """Hold one of the host's places for guests; says so where all are taken, and waits."""
+    """Hold one of the host's places for guests; says so where all are taken, and waits in turn."""
     directory = cache_dir() / "locks"
     directory.mkdir(exist_ok=True)
     places = [FileLock(directory / f"guest-{number}.lock") for number in range(number(spec))]
-    waited = False
-    while (held := next(filter(_acquired, places), None)) is None:
-        if not waited:
-            say(f"{len(places)} guests are at work already; waiting for one of them to end")
-        waited = True
-        time.sleep(POLL_SECONDS)
+    # Who looks for a place is at the head of a queue, which the kernel keeps in order (fs/locks.c): else the one that
+    # has just given up a place, and looks at once, would mostly be the one that gets it.
+    with (directory / "guests.queue").open("wb") as queue:
+        if not _flocked(queue, fcntl.LOCK_NB):
+            say(f"other runs wait for one of {len(places)} places for guests; waiting behind them")
+            _flocked(queue)
+        waited = False
+        while (held := next(filter(_acquired, places), None)) is None:
+            if not waited:
+                say(f"{len(places)} guests are at work already; waiting for one of them to end")
+            waited = True
+            time.sleep(POLL_SECONDS)
     try:
         yield
     finally:
         held.release()
+
+
+def _flocked(file: IO[bytes], how: int = 0) -> bool:
+    """Lock a file until it is closed; with LOCK_NB only if nobody else has."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | how)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _acquired(place: FileLock) -> bool:
