@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import time
@@ -31,7 +32,9 @@ WARM = (
     "select, socket, traceback'"
 )
 LOOK_SECONDS = 5.0  # for a short command in a healthy guest
-PARTING_SECONDS = 5.0  # for a program to exit, its huge pages freed with it, after its last word
+# For a program to exit, its huge pages freed with it, after its last word; or to say it after its kernel has crashed.
+PARTING_SECONDS = 5.0
+DYING_SECONDS = 1.0  # for both: a task that the kernel kills is gone at once, or stays for ever
 SETTLE_SECONDS = 2.0  # pages freed by a worker (mm/hugetlb.c:free_hpage_workfn) come back a little later
 OUTPUT_LIMIT = 4 << 20  # bytes that a case may print
 
@@ -131,9 +134,8 @@ class Guest:
         # The shell stays, and so turns death by a signal into 128 + its number: ssh as spoken here has no word for it.
         command = f"cd {WORKDIR} && echo 'hgm: begin {mark} {name}' > /dev/kmsg && {command}; exit $?"
         with probe.answering(machine, machine.questions) as shapes:
-            outcome = machine.ssh.run(
-                command, deadline, limit=OUTPUT_LIMIT, said_all=_said_all, parting_s=PARTING_SECONDS * self._slowness
-            )
+            waiting = Patience(machine, self._position, self._slowness)
+            outcome = machine.ssh.run(command, deadline, limit=OUTPUT_LIMIT, patience=waiting.left)
         before, after = self.state, None
         if outcome.end is End.EXITED:
             after = self._settled(before, mark, patient=not spoils)
@@ -195,9 +197,30 @@ class Guest:
         return after
 
 
-def _said_all(stdout: bytes) -> bool:
-    """Whether a program's KTAP is complete: one that dies of a kernel bug on its way out need not be waited for."""
-    return not ktap.parse(stdout.decode(errors="replace")).problems
+class Patience:
+    """How long a program need still be waited for, by what it has said, and its kernel on the console."""
+
+    def __init__(self, machine: Machine, position: int, slowness: float) -> None:
+        """What the kernel said before `position` on the console does not count."""
+        self._machine, self._position, self._slowness = machine, position, slowness
+        self._heard = self._seen = 0  # bytes that have been looked at
+        self._said_all = self._crashed = False
+
+    def left(self, stdout: bytes) -> float:
+        """Return the seconds that are left from when this answer first came; `stdout` is all of it so far."""
+        if len(stdout) > self._heard:
+            self._heard = len(stdout)
+            self._said_all = not ktap.parse(stdout.decode(errors="replace")).problems
+        size = self._machine.console_size()
+        if size > self._seen and not self._crashed:
+            self._seen = size
+            self._crashed = crashed(self._machine.console_since(self._position))
+        match self._said_all, self._crashed:
+            case False, False:
+                return math.inf
+            case True, True:
+                return DYING_SECONDS * self._slowness
+        return PARTING_SECONDS * self._slowness
 
 
 def _split(console: str, mark: str) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import math
 import os
 import select
 import socket
@@ -23,6 +24,7 @@ from harness.image import Image
 
 CHUNK = 1 << 16
 RESIZE_SECONDS = 0.5  # between two looks at the size of the terminal
+PATIENCE_SECONDS = 0.5  # between two questions whether it is still worth while to wait
 LAST_SECONDS = 5.0  # for the exit status that follows the end of output
 
 
@@ -77,13 +79,13 @@ class Ssh:
         *,
         stdin: bytes = b"",
         limit: int = 4 << 20,
-        said_all: Callable[[bytes], bool] | None = None,
-        parting_s: float = 0.0,
+        patience: Callable[[bytes], float] | None = None,
     ) -> Outcome:
         """Run `command` by the guest's shell until it exits, or one of the other ends comes first.
 
-        `limit` bounds stdout and stderr together, in bytes; what came before the end is always returned. Once
-        `said_all` tells of stdout that nothing more is to come, the command has `parting_s` seconds left to exit.
+        `limit` bounds stdout and stderr together, in bytes; what came before the end is always returned. `patience` is
+        asked now and then, with stdout, how many seconds the command may still take; a wait that it has shortened
+        does not become longer again.
         """
         try:
             channel = self._transport.open_session(timeout=max(deadline.left, 0.1))
@@ -96,31 +98,30 @@ class Ssh:
             end = End.DEADLINE if deadline.over else End.LOST
             return Outcome(end=end, status=None, stdout=b"", stderr=b"", seconds=deadline.passed)
         with contextlib.closing(channel):
-            return self._drain(channel, deadline, limit, said_all, parting_s)
+            return self._drain(channel, deadline, limit, patience)
 
     def _drain(
         self,
         channel: paramiko.Channel,
         deadline: Deadline,
         limit: int,
-        said_all: Callable[[bytes], bool] | None,
-        parting_s: float,
+        patience: Callable[[bytes], float] | None,
     ) -> Outcome:
         out, err = bytearray(), bytearray()
         started = time.monotonic()
+        granted = math.inf
 
         def outcome(end: End, status: int | None = None) -> Outcome:
             seconds = time.monotonic() - started
             return Outcome(end=end, status=status, stdout=bytes(out), stderr=bytes(err), seconds=seconds)
 
         while True:
-            heard = len(out)
             while channel.recv_ready():
                 out += channel.recv(CHUNK)
             while channel.recv_stderr_ready():
                 err += channel.recv_stderr(CHUNK)
-            if said_all and len(out) > heard and said_all(bytes(out)):
-                deadline, said_all = Deadline(min(deadline.left, parting_s)), None
+            if patience and (grant := patience(bytes(out))) < granted:
+                granted, deadline = grant, Deadline(min(deadline.left, grant))
             if len(out) + len(err) > limit:
                 return outcome(End.FLOOD)
             if channel.eof_received and not channel.recv_ready() and not channel.recv_stderr_ready():
@@ -135,7 +136,8 @@ class Ssh:
                 return outcome(End.LOST)
             if deadline.over:
                 return outcome(End.DEADLINE)
-            ready, _, _ = select.select([channel.fileno(), self._qemu_fd], [], [], deadline.left)
+            wait = min(deadline.left, PATIENCE_SECONDS) if patience else deadline.left
+            ready, _, _ = select.select([channel.fileno(), self._qemu_fd], [], [], wait)
             if self._qemu_fd in ready and not channel.recv_ready() and not channel.recv_stderr_ready():
                 return outcome(End.LOST)
 
