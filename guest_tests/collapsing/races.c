@@ -4,7 +4,11 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/futex.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 
@@ -14,6 +18,8 @@ struct race {
 	void (*move)(struct race *race);
 	int rounds, round;
 	pthread_barrier_t barrier;
+	cpu_set_t processors; /* that both may use */
+	atomic_ulong met; /* how often one of the two has come to the start of a move */
 	pthread_t thread;
 	size_t offset; /* of the piece the round is about */
 	size_t late, rival_late; /* by how much each of the two comes late in this round: neither is always the first */
@@ -31,12 +37,40 @@ static void tarry(size_t turns)
 		;
 }
 
+/* Each of the two stays on a processor of its own, if there are two: on one they would take turns, and hardly ever meet. */
+static void settle(const struct race *race, int number)
+{
+	cpu_set_t here;
+
+	number %= CPU_COUNT(&race->processors);
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		if (!CPU_ISSET(cpu, &race->processors) || number--)
+			continue;
+		CPU_ZERO(&here);
+		CPU_SET(cpu, &here);
+		CHECKED(sched_setaffinity(0, sizeof(here), &here));
+	}
+}
+
+/* The start of both moves: who is woken from the barrier is late by more than most moves take, who spins is not. */
+static void meet(struct race *race)
+{
+	unsigned long both;
+
+	pthread_barrier_wait(&race->barrier);
+	both = (atomic_fetch_add(&race->met, 1) | 1) + 1;
+	for (unsigned int turn = 1; atomic_load(&race->met) < both; turn++)
+		if (turn % 1024 == 0)
+			sched_yield(); /* both may be on one processor */
+}
+
 static void *rival(void *argument)
 {
 	struct race *race = argument;
 
+	settle(race, 1);
 	for (int round = 0; round < race->rounds; round++) {
-		pthread_barrier_wait(&race->barrier);
+		meet(race);
 		tarry(race->rival_late);
 		race->move(race);
 		pthread_barrier_wait(&race->barrier);
@@ -46,8 +80,10 @@ static void *rival(void *argument)
 
 static void race_start(struct race *race)
 {
+	CHECKED(sched_getaffinity(0, sizeof(race->processors), &race->processors));
 	pthread_barrier_init(&race->barrier, NULL, 2);
 	hgm_thread_start(&race->thread, rival, race);
+	settle(race, 0);
 }
 
 /* Both moves of a round; returns what the collapse of the first huge page came to. */
@@ -58,7 +94,7 @@ static int race_round(struct race *race)
 	hgm_at("round %d of %d", ++race->round, race->rounds);
 	race->late = hgm_random(TARRY) >> hgm_random(15);
 	race->rival_late = hgm_random(TARRY) >> hgm_random(15);
-	pthread_barrier_wait(&race->barrier);
+	meet(race);
 	tarry(race->late);
 	error = hgm_try_collapse(race->area, 0, hgm_huge);
 	pthread_barrier_wait(&race->barrier);
@@ -456,6 +492,15 @@ static void walk_once(struct user *user)
 	close(smaps);
 }
 
+/* A word that processes share is found by GUP without locks, for as long as it is there (kernel/futex/core.c). */
+static void futex_once(struct user *user)
+{
+	unsigned char *word = user->area->primary + user->offset;
+
+	for (int turn = 0; turn < 100; turn++)
+		EXPECT_EQ(CHECKED(syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0)), 0);
+}
+
 static void *use(void *argument)
 {
 	struct user *user = argument;
@@ -528,6 +573,15 @@ HGM_CASE(against_users, "a writer, a reader and a walker by way of GUP, pagemap,
 	 "under walkers]", .deadline_s = 240)
 {
 	void (*const turns[])(struct user *) = { write_once, read_once, walk_once };
+
+	collapse_around(turns, 3, 60);
+}
+
+HGM_CASE(against_fast_gup, "GUP without locks finds a mapped piece while the pieces around it are collapsed, step by step, "
+	 "and walks no page table that is gone [mm/gup.c:lockless_pages_from_mm; asm-generic/tlb.h: freed tables]",
+	 .deadline_s = 240)
+{
+	void (*const turns[])(struct user *) = { futex_once, futex_once, read_once };
 
 	collapse_around(turns, 3, 60);
 }

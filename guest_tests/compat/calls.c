@@ -188,6 +188,28 @@ HGM_CASE(mremap_of_pieces, "mremap of a granular mapping moves its pieces and ho
 	hgm_expect_mapcount(&area, 1);
 }
 
+HGM_CASE(mremap_far, "mremap of a granular mapping to a place below other page tables moves its pieces and holes as they are, "
+	 "or refuses with an error and leaves them [mm/mremap.c:move_pgt_entry; one lock for each table]")
+{
+	const size_t far = 1UL << 40;
+	struct hgm_area area;
+	unsigned char *place, *moved;
+
+	hgm_area_open(&area, 1, 0);
+	hgm_continue(&area, 2 * hgm_base, 2 * hgm_base);
+	hgm_continue(&area, hgm_huge - 3 * hgm_base, hgm_base);
+	/* On every level but the uppermost the table is another one. */
+	place = mmap(area.primary - far, hgm_huge, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	EXPECT(place == area.primary - far);
+	moved = mremap(area.primary, hgm_huge, hgm_huge, MREMAP_MAYMOVE | MREMAP_FIXED, place);
+	if (moved == MAP_FAILED)
+		hgm_note("this kernel refuses: %s", strerror(errno));
+	else
+		area.primary = moved;
+	hgm_expect_pieces(&area);
+	hgm_expect_mapcount(&area, 1);
+}
+
 HGM_CASE(mprotect_of_pieces, "mprotect of whole huge pages reaches each piece: reads go on, process_vm_writev cannot "
 	 "write, and after it is lifted the contents are as before [RFC v1 patch 17]")
 {
