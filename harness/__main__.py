@@ -112,6 +112,14 @@ def mutants(arguments: list[str]) -> int:
 
 
 @verb
+def soak(arguments: list[str]) -> int:
+    """Run the guest tests again and again, in random order, on a kernel that is right, and count false alarms."""
+    from harness import soak as room
+
+    return room.main(arguments)
+
+
+@verb
 def report(arguments: list[str]) -> int:
     """Tell what a run came to, what broke since another run, or what shards came to together."""
     from harness.report import verbs

@@ -43,6 +43,12 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+def sources(directory: Path) -> str:
+    """Return a short content key of the patches and guest tests in a directory."""
+    files = [file for file in sorted(directory.rglob("*")) if file.suffix in (".patch", ".c", ".h", ".py", ".sh")]
+    return digest(*(sha256(file) for file in files))
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:

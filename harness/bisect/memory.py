@@ -6,14 +6,12 @@ git's own state is not kept: it follows from the judgements, and is made again f
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness import record
 from harness.bisect.failure import Failure, Judgement, Word
-from harness.kernel.repo import disk_faults
 
 SCHEMA = 1  # of the file: raised when its meaning changes
 
@@ -52,14 +50,10 @@ class Memory:
     @classmethod
     def load(cls, path: Path) -> Memory:
         """Return what is kept in `path`; nothing, if the file is not there or of another schema."""
-        try:
-            data = json.loads(path.read_text())
-        except FileNotFoundError:
-            return cls(path)
-        if data.get("schema") != SCHEMA:
-            return cls(path)
-        trials = [_trial(one) for one in data["trials"]]
-        return cls(path, _ends(data["ends"]) if data["ends"] else None, {trial.commit: trial for trial in trials})
+        data = record.load(path, SCHEMA)
+        trials = [_trial(one) for one in data.get("trials", [])]
+        ends = _ends(data["ends"]) if data.get("ends") else None
+        return cls(path, ends, {trial.commit: trial for trial in trials})
 
     def by_image(self, image: str) -> Trial | None:
         """Return a trial of the identical kernel image that was good or bad; one that told nothing is tried anew."""
@@ -74,15 +68,7 @@ class Memory:
     def save(self) -> None:
         """Write everything: whole or not at all. Raises HostFault if the disk is full."""
         ends = asdict(self.ends) if self.ends else None
-        data = {"schema": SCHEMA, "ends": ends, "trials": [asdict(trial) for trial in self.trials.values()]}
-        with disk_faults():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            work = self.path.with_suffix(".tmp")
-            with work.open("w") as file:
-                file.write(json.dumps(data, indent=1) + "\n")
-                file.flush()
-                os.fsync(file.fileno())  # else a power cut may leave the name and not the words
-            work.replace(self.path)
+        record.save(self.path, SCHEMA, {"ends": ends, "trials": [asdict(trial) for trial in self.trials.values()]})
 
 
 def _trial(data: dict[str, Any]) -> Trial:

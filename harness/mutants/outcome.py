@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness import record
 from harness.errors import Exit
 from harness.mutants.verdict import Judgement, Word
 from harness.report.results import Status
@@ -54,14 +54,10 @@ class Record:
     @classmethod
     def load(cls, path: Path) -> Record:
         """Return what is kept in `path`; nothing, if the file is not there or of another schema."""
-        try:
-            data = json.loads(path.read_text())
-        except FileNotFoundError:
-            return cls(path)
-        if data.get("schema") != SCHEMA:
-            return cls(path)
-        outcomes = [_outcome(one) for one in data["bugs"]]
-        baseline = {kernel: {i: Status(s) for i, s in told.items()} for kernel, told in data["baseline"].items()}
+        data = record.load(path, SCHEMA)
+        outcomes = [_outcome(one) for one in data.get("bugs", [])]
+        told = data.get("baseline", {})
+        baseline = {kernel: {case: Status(word) for case, word in cases.items()} for kernel, cases in told.items()}
         return cls(path, {one.place: one for one in outcomes}, baseline)
 
     def add(self, outcome: Outcome) -> None:
@@ -70,11 +66,9 @@ class Record:
         self.save()
 
     def save(self) -> None:
-        """Write mutants.json: whole or not at all."""
+        """Write mutants.json: whole or not at all. Raises HostFault if the disk is full."""
         bugs = [asdict(self.outcomes[place]) for place in sorted(self.outcomes)]
-        work = self.path.with_suffix(".tmp")
-        work.write_text(json.dumps({"schema": SCHEMA, "bugs": bugs, "baseline": self.baseline}, indent=1) + "\n")
-        work.replace(self.path)
+        record.save(self.path, SCHEMA, {"bugs": bugs, "baseline": self.baseline})
 
 
 def exit_status(outcomes: Sequence[Outcome]) -> Exit:

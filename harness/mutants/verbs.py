@@ -17,7 +17,7 @@ from harness.mutants.header import FLAVOURS, SEEDED, Bug, choose, known_cases, r
 from harness.mutants.outcome import Outcome, Record, exit_status, line, markdown, summary
 from harness.mutants.verdict import Judgement, Word, judge, red
 from harness.options import REFERENCE, Parser, expand
-from harness.paths import GUEST_TESTS, ROOT, digest, sha256
+from harness.paths import GUEST_TESTS, ROOT, digest, sha256, sources
 from harness.process import say
 from harness.report.results import CaseResult, RunResult, Status
 
@@ -86,7 +86,7 @@ class Mutants:
 
     def outcome(self, bug: Bug, arch: Arch) -> Outcome:
         """Return what becomes of `bug`; from the record, if it was caught before with all the same."""
-        key = digest(sha256(bug.path), _contents(REFERENCE), _contents(GUEST_TESTS))
+        key = digest(sha256(bug.path), sources(REFERENCE), sources(GUEST_TESTS))
         known = self.record.outcomes.get((bug.name, arch.name))
         if known and known.key == key and known.judgement.word is Word.CAUGHT:
             return known
@@ -155,7 +155,7 @@ class Mutants:
 
     def _unsound(self, bug: Bug, arch: Arch, words: Sequence[str], cases: Sequence[CaseResult]) -> set[str]:
         """Return which of the cases that are red do not pass without the bug; each is tried once for each kernel."""
-        kernel = digest(words, _contents(REFERENCE), _contents(GUEST_TESTS), bug.stress_s)
+        kernel = digest(words, sources(REFERENCE), sources(GUEST_TESTS), bug.stress_s)
         known = self.record.baseline.setdefault(kernel, {})
         new = [case.id for case in red(cases) if case.id not in known]
         if new:
@@ -209,8 +209,3 @@ def _id(case: Case) -> str:
 def _end(place: Path, case: CaseResult) -> float:
     """Return when the case had ended, in seconds since the epoch."""
     return (place / case.directory / "ktap.txt").stat().st_mtime
-
-
-def _contents(directory: Path) -> str:
-    files = [file for file in sorted(directory.rglob("*")) if file.suffix in (".patch", ".c", ".h", ".py", ".sh")]
-    return digest(*(sha256(file) for file in files))

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: MIT
+"""JSON files in which a long undertaking keeps what it has found out, so that a killed one goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from harness.kernel.repo import disk_faults
+
+
+def load(path: Path, schema: int) -> dict[str, Any]:
+    """Return what `save` has kept in `path`; nothing, if the file is not there or of another schema."""
+    try:
+        data = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    return data if isinstance(data, dict) and data.pop("schema", None) == schema else {}
+
+
+def save(path: Path, schema: int, data: dict[str, Any]) -> None:
+    """Write `data` and its schema: whole or not at all. Raises HostFault if the disk is full."""
+    with disk_faults():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        work = path.with_suffix(".tmp")
+        with work.open("w") as file:
+            file.write(json.dumps({"schema": schema, **data}, indent=1) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut may leave the name and not the words
+        work.replace(path)

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: MIT
+"""`./hgm soak`: does the suite ever say no to a kernel that is right? Each red case is a false alarm, and is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from harness import doctor, interrupts, record, trial
+from harness.errors import BadInput, Exit
+from harness.options import REFERENCE, Parser, expand
+from harness.paths import GUEST_TESTS, ROOT, digest, sources
+from harness.process import end_group, say
+from harness.report.results import RED, RunResult
+
+SCHEMA = 1  # of soak.json: raised when a key changes its meaning or goes
+RUNS = 20
+WORKERS = 2
+SEEDS = 1 << 32  # what pytest-randomly takes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lap:
+    """One run of the whole suite."""
+
+    number: int
+    seed: int  # of the order: --randomly-seed
+    started: str  # ISO 8601, UTC
+    seconds: float
+    load: float  # of the host over the last 15 minutes, at the end
+    counts: dict[str, dict[str, int]]  # cases by architecture and status
+    red: tuple[str, ...] = ()  # "id: status: first finding"
+    key: str = ""  # of what was run: the reference series, the guest tests and pytest's options
+    release: str = ""  # of the kernel
+
+    @property
+    def cases(self) -> int:
+        """How many cases it had."""
+        return sum(sum(count.values()) for count in self.counts.values())
+
+
+@dataclass(slots=True)
+class Laps:
+    """All laps so far, on disk after each of them."""
+
+    path: Path
+    laps: list[Lap] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, path: Path) -> Laps:
+        """Return what is kept in `path`; nothing, if the file is not there or of another schema."""
+        laps = [Lap(**one | {"red": tuple(one["red"])}) for one in record.load(path, SCHEMA).get("laps", [])]
+        return cls(path, laps)
+
+    def add(self, lap: Lap) -> None:
+        """Keep a lap."""
+        self.laps.append(lap)
+        record.save(self.path, SCHEMA, {"laps": [asdict(one) for one in self.laps]})
+
+    def of(self, key: str) -> list[Lap]:
+        """Return the laps with just this series, these guest tests and these options."""
+        return [lap for lap in self.laps if lap.key == key]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the guest tests again and again, in random order, on the reference kernel, and count false alarms.
+
+    Returns 0 if there were as many runs as asked for and none had a red case, 1 if one had; raises HarnessError.
+    """
+    parser = Parser(
+        prog="hgm soak",
+        usage="hgm soak [options] [-- PYTEST...]",
+        description=(main.__doc__ or "").splitlines()[0],
+        epilog="Runs in DIR of an earlier call count if series, guest tests and options are the same: so the same "
+        "command goes on where it was. What follows -- goes to pytest, such as -k mapcount.",
+        allow_abbrev=False,
+    )
+    _add_options(parser.add_argument)
+    words = list(arguments)
+    at = words.index("--") if "--" in words else len(words)
+    options, rest = parser.parse_args(words[:at]), words[at + 1 :]
+    if min(options.runs, options.workers) < 1 or options.load < 0:
+        raise BadInput("--runs and --workers are 1 or more, --load is 0 or more", hint="hgm soak --help")
+    arches = expand(options.arch)
+    doctor.ensure(arches)
+    directory = trial.new_directory(options.results)
+    laps = Laps.load(directory / "soak.json")
+    key = digest([arch.name for arch in arches], rest, sources(REFERENCE), sources(GUEST_TESTS))
+    with _busy(options.load):
+        try:
+            while len(laps.of(key)) < options.runs:
+                number = len(laps.laps) + 1
+                argv = [
+                    f"--arch={options.arch}",
+                    f"--series={REFERENCE}",
+                    "--expect-hgm",
+                    "-n",
+                    str(options.workers),
+                    *rest,
+                ]
+                laps.add(_lap(argv, number, directory / f"run-{number:02}", key))
+                print(line(laps.laps[-1]), flush=True)
+        except KeyboardInterrupt:
+            say(f"what was run so far is kept: add --results {directory} to go on from here")
+            raise
+        finally:
+            if options.markdown and laps.of(key):
+                options.markdown.write_text(markdown(laps.of(key)))
+    print(f"\n{summary(laps.of(key))}\nresults: {directory / 'soak.json'}")
+    return Exit.TESTS_FAILED if any(lap.red for lap in laps.of(key)) else Exit.OK
+
+
+def line(lap: Lap) -> str:
+    """Return what a terminal shows of a lap."""
+    order = f"seed {lap.seed}  load {lap.load:.1f}  {lap.seconds:.0f} s"
+    words = f"run {lap.number:<3} {lap.cases} cases, {len(lap.red)} red  {order}"
+    return "\n".join([words, *(f"    {one}" for one in lap.red)])
+
+
+def markdown(laps: Sequence[Lap]) -> str:
+    """Return the table as Markdown."""
+    arches = list(dict.fromkeys(arch for lap in laps for arch in lap.counts))
+    text = [
+        f"| run | started (UTC) | seed | {' | '.join(arches)} | red | load | s |",
+        f"| --- | --- | --- | {' | '.join('---' for _ in arches)} | --- | --- | --- |",
+    ]
+    for number, lap in enumerate(laps, 1):
+        counts = [", ".join(f"{many} {status}" for status, many in lap.counts.get(arch, {}).items()) for arch in arches]
+        red = "<br>".join(lap.red).replace("|", "\\|") or "none"
+        cells = [str(number), lap.started[:16].replace("T", " "), str(lap.seed), *counts, red]
+        text.append(f"| {' | '.join([*cells, f'{lap.load:.1f}', f'{lap.seconds:.0f}'])} |")
+    return "\n".join(text) + "\n"
+
+
+def summary(laps: Sequence[Lap]) -> str:
+    """Return all laps in a line."""
+    alarms, clean = sum(len(lap.red) for lap in laps), sum(not lap.red for lap in laps)
+    return f"{len(laps)} runs, {clean} clean; {sum(lap.cases for lap in laps)} results of cases, {alarms} false alarms"
+
+
+def lap_of(result: RunResult, *, number: int, seed: int, seconds: float, load: float, key: str) -> Lap:
+    """Return what a run came to."""
+    counts: dict[str, Counter[str]] = {}
+    red = []
+    for case in result.cases:
+        counts.setdefault(case.arch, Counter())[case.status.value] += 1
+        if case.status in RED:
+            said = f": {case.findings[0].message}" if case.findings else ""
+            red.append(f"{case.id}: {case.status}{said}")
+    return Lap(
+        number=number,
+        seed=seed,
+        started=result.started,
+        seconds=round(seconds, 1),
+        load=round(load, 2),
+        counts={arch: dict(sorted(count.items())) for arch, count in sorted(counts.items())},
+        red=tuple(red),
+        key=key,
+        release=", ".join(sorted({str(kernel.get("release", "")) for kernel in result.kernels.values()})),
+    )
+
+
+def _lap(argv: Sequence[str], number: int, place: Path, key: str) -> Lap:
+    seed = random.randrange(SEEDS)
+    say(f"run {number}, in the order of seed {seed}")
+    began = time.monotonic()
+    result = trial.run_cases(["-p", "randomly", f"--randomly-seed={seed}", *argv], place, ROOT)
+    seconds = time.monotonic() - began
+    return lap_of(result, number=number, seed=seed, seconds=seconds, load=os.getloadavg()[2], key=key)
+
+
+@contextlib.contextmanager
+def _busy(count: int) -> Iterator[None]:
+    """Keep `count` processors of the host busy within the block."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            with interrupts.held():
+                argv = ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-c", "while True: pass"]
+                stack.callback(end_group, subprocess.Popen(argv, start_new_session=True), 0)
+        yield
+
+
+def _add_options(add: Callable[..., object]) -> None:
+    add("--runs", type=int, default=RUNS, metavar="N", help=f"how many runs there shall be in all (default: {RUNS})")
+    add("--arch", default="all", metavar="ARCH", help="as in hgm run (default: all)")
+    add("--workers", type=int, default=WORKERS, metavar="N", help=f"guests at a time (default: {WORKERS})")
+    add("--load", type=int, default=0, metavar="N", help="keep N processors of the host busy besides (default: 0)")
+    add("--results", metavar="DIR", help="where the results go (default: a dated directory in results/)")
+    add("--markdown", type=Path, metavar="FILE", help="write the table of all runs to FILE, too")

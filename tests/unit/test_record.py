@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: MIT
+"""What long undertakings keep of themselves."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from harness import record
+from harness.errors import HostFault
+
+
+def test_what_was_saved_is_loaded_under_the_same_schema_only(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "record.json"
+    assert record.load(path, 1) == {}
+    record.save(path, 1, {"a": [1, 2]})
+    assert record.load(path, 1) == {"a": [1, 2]}
+    assert record.load(path, 2) == {}
+    assert [file.name for file in path.parent.iterdir()] == ["record.json"]
+
+
+def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "record.json"
+    record.save(path, 1, {"a": 1})
+
+    def full(fd: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(HostFault, match="No space left"):
+        record.save(path, 1, {"a": 2})
+    assert record.load(path, 1) == {"a": 1}

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""What runs of the suite come to that should all be green."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import BadInput
+from harness.report.results import CaseResult, Finding, RunResult, Status
+from harness.soak import Lap, Laps, lap_of, line, main, markdown, summary
+
+CLEAN = Lap(
+    number=1, seed=7, started="2026-01-02T03:04:05+00:00", seconds=61.4, load=3.25,
+    counts={"x86_64": {"pass": 3, "skip": 1}}, key="k",
+)  # fmt: skip
+RED = Lap(
+    number=2, seed=8, started="2026-01-02T04:04:05+00:00", seconds=60.0, load=4.0,
+    counts={"x86_64": {"fail": 1, "pass": 3}}, red=("a.c::x[x86_64-2M]: fail: expected 1 | 2",), key="k",
+)  # fmt: skip
+
+
+def case(name: str, arch: str, status: Status, *findings: Finding) -> CaseResult:
+    return CaseResult(
+        id=f"a.c::{name}[{arch}-2M]", category="fork", arch=arch, huge_page_size=2 << 20, claim="x", status=status,
+        findings=findings,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status not in ("pass", "skip", "xfail")])
+def test_whatever_is_no_pass_is_an_alarm(status: Status) -> None:
+    result = RunResult(started="2026-01-02T03:04:05+00:00", command=[])
+    finding = Finding(kind="ktap", message="not ok: x")
+    result.cases += [
+        case("a", "x86_64", Status.PASS),
+        case("b", "arm64", Status.SKIP),
+        case("c", "arm64", status, finding),
+    ]
+    lap = lap_of(result, number=1, seed=5, seconds=1.0, load=1.0, key="k")
+    assert lap.counts == {"arm64": {status.value: 1, "skip": 1}, "x86_64": {"pass": 1}}
+    assert lap.red == (f"a.c::c[arm64-2M]: {status.value}: not ok: x",)
+    assert lap.cases == 3
+
+
+def test_laps_are_kept_and_those_of_other_tests_do_not_count(tmp_path: Path) -> None:
+    laps = Laps.load(tmp_path / "soak.json")
+    laps.add(CLEAN)
+    laps.add(RED)
+    again = Laps.load(tmp_path / "soak.json")
+    assert again.of("k") == [CLEAN, RED]
+    assert again.of("other") == []
+
+
+def test_a_table_and_a_line_tell_of_red_ones() -> None:
+    rows = markdown([CLEAN, RED]).splitlines()
+    assert rows[2] == "| 1 | 2026-01-02 03:04 | 7 | 3 pass, 1 skip | none | 3.2 | 61 |"
+    assert rows[3].split(" | ")[4] == r"a.c::x[x86_64-2M]: fail: expected 1 \| 2"
+    assert line(RED).splitlines() == [
+        "run 2   4 cases, 1 red  seed 8  load 4.0  60 s",
+        "    a.c::x[x86_64-2M]: fail: expected 1 | 2",
+    ]
+    assert summary([CLEAN, RED]) == "2 runs, 1 clean; 8 results of cases, 1 false alarms"
+
+
+@pytest.mark.parametrize("words", [["--runs", "0"], ["--workers", "0"], ["--load", "-1"], ["--wrong"]])
+def test_numbers_that_are_none_are_refused(words: list[str]) -> None:
+    with pytest.raises(BadInput):
+        main(words)
