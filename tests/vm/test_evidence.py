@@ -23,6 +23,7 @@ from drgn.helpers.linux.pid import for_each_task
 from harness import accel
 from harness.arch import ARM64, X86_64, Arch
 from harness.errors import Exit
+from harness.guest.run import PARTING_SECONDS
 from harness.pagetable.gdb import Stub
 from harness.paths import ROOT
 from harness.vm import evidence
@@ -67,6 +68,15 @@ def test_a_blocked_task_is_shown_where_it_waits(runs: dict[Arch, Ran], arch: Arc
     positions = [text.index(f"sysrq {letter}: ") for letter in "wtml"]
     assert positions == sorted(positions)
     assert "no answer" not in text and "Mem-Info" in text
+
+
+@pytest.mark.parametrize("arch", ARCHES, ids=lambda arch: arch.name)
+def test_a_program_that_has_said_all_on_a_crashed_kernel_is_not_waited_for(runs: dict[Arch, Ran], arch: Arch) -> None:
+    case = case_of(runs[arch], arch, "undead")
+    assert case["status"] == "crash", runs[arch].output
+    waited = re.search(r"did not end within (\d+) s", said(case))
+    # It would have a minute by itself, and half of its parting time is not over.
+    assert waited and int(waited[1]) < PARTING_SECONDS / 2 * accel.choose(arch).slowness
 
 
 @pytest.mark.parametrize("arch", ARCHES, ids=lambda arch: arch.name)

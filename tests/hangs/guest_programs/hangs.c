@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/wait.h>
 
 static void provoke(const char *crash)
 {
@@ -78,4 +79,45 @@ STOCK_CASE(dead, "every processor with interrupts off [drivers/misc/lkdtm/bugs.c
 STOCK_CASE(panic, "the kernel panics [drivers/misc/lkdtm/bugs.c:lkdtm_PANIC]", .deadline_s = 60)
 {
 	provoke("PANIC");
+}
+
+static _Atomic pid_t waiter;
+
+static void *wait_for_ever(void *unused)
+{
+	waiter = gettid();
+	provoke("HUNG_TASK");
+	return unused;
+}
+
+/* Whether the thread sleeps in the kernel, where no signal reaches it. */
+static bool sleeps_deeply(pid_t thread)
+{
+	char path[64], state = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", thread);
+	file = fopen(path, "re");
+	EXPECT(file);
+	EXPECT_EQ(fscanf(file, "%*d (%*[^)]) %c", &state), 1);
+	fclose(file);
+	return state == 'D';
+}
+
+STOCK_CASE(undead, "a BUG in another process, and a last word after which the program cannot exit "
+	   "[drivers/misc/lkdtm/bugs.c:lkdtm_BUG, lkdtm_HUNG_TASK]", .deadline_s = 60)
+{
+	pid_t child = CHECKED(fork());
+	pthread_t thread;
+	int status;
+
+	if (!child) {
+		provoke("BUG");
+		_exit(0);
+	}
+	CHECKED(waitpid(child, &status, 0));
+	EXPECT(WIFSIGNALED(status));
+	hgm_thread_start(&thread, wait_for_ever, NULL);
+	while (!waiter || !sleeps_deeply(waiter))
+		sched_yield();
 }
