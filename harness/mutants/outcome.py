@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import datetime
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,16 +81,24 @@ def exit_status(outcomes: Sequence[Outcome]) -> Exit:
 def line(outcome: Outcome) -> str:
     """Return what a terminal shows of an outcome."""
     told = outcome.judgement
-    words = f"{told.word:<16}  {outcome.arch:<7} {outcome.build_s:6.0f} s {_seconds(outcome):>7}  {outcome.bug}"
+    words = f"{_verdict(told):<16}  {outcome.arch:<7} {outcome.build_s:6.0f} s {_seconds(outcome):>7}  {outcome.bug}"
     if told.cases:
         words += f"\n                  {_cases(told)}"
     return f"{words}\n                  {told.why}"
 
 
-def markdown(outcomes: Iterable[Outcome]) -> str:
-    """Return the table as Markdown, in the order of categories and names."""
+def markdown(outcomes: Sequence[Outcome], day: datetime.date) -> str:
+    """Return a page with the table, in the order of categories and names; `day` is that on which it is written."""
     rows = sorted(outcomes, key=lambda one: (one.category, one.bug, one.arch))
     text = [
+        "<!-- SPDX-License-Identifier: MIT -->",
+        "# Seeded bugs, and what caught them",
+        "",
+        f"Written by `./hgm mutants --markdown` on {day}. {summary(rows)}.",
+        "",
+        "*by*: cases that say no, first those whose claim the bug's header names. *in its words*: what the first said.",
+        "*s*: seconds from the start of the cases, with the boot of their guest, to the end of the first that is red.",
+        "",
         "| category | what is broken | kernel | verdict | by | in its words | s |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
@@ -101,13 +110,18 @@ def markdown(outcomes: Iterable[Outcome]) -> str:
             one.category,
             f"`{one.bug}`: {one.title}",
             kernel,
-            told.word if told.word is Word.CAUGHT else f"**{told.word}**",
+            _verdict(told) if told.word is Word.CAUGHT and told.named else f"**{_verdict(told)}**",
             _cases(told),
             told.why,
             _seconds(one).removesuffix(" s"),
         ]
         text.append(f"| {' | '.join(map(_cell, cells))} |")
     return "\n".join(text) + "\n"
+
+
+def _verdict(told: Judgement) -> str:
+    """Return what became of a bug; a case of its category that makes another claim has caught it by luck."""
+    return f"{told.word} by another rule" if told.word is Word.CAUGHT and not told.named else told.word.value
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:

@@ -68,8 +68,11 @@ def main(arguments: Sequence[str]) -> int:
         say(f"what was found out so far is kept: add --results {directory} to go on from here")
         raise
     finally:
-        if options.markdown and record.outcomes:
-            options.markdown.write_text(markdown(record.outcomes.values()))
+        keys = {bug.name: _key(bug) for bug in everything} if options.markdown else {}
+        # What was found out of another patch, or by other cases, is no news of these.
+        told = [one for one in record.outcomes.values() if one.key == keys.get(one.bug)]
+        if told:
+            options.markdown.write_text(markdown(told, datetime.date.today()))
     print(f"\n{summary(outcomes)}\nresults: {directory / 'mutants.json'}")
     return exit_status(outcomes)
 
@@ -86,7 +89,7 @@ class Mutants:
 
     def outcome(self, bug: Bug, arch: Arch) -> Outcome:
         """Return what becomes of `bug`; from the record, if it was caught before with all the same."""
-        key = digest(sha256(bug.path), sources(REFERENCE), sources(GUEST_TESTS))
+        key = _key(bug)
         known = self.record.outcomes.get((bug.name, arch.name))
         if known and known.key == key and known.judgement.word is Word.CAUGHT:
             return known
@@ -180,7 +183,7 @@ def _add_options(add: Callable[..., object]) -> None:
     add("--restart", action="store_true", help="with --results: forget what an earlier call has found out")
     add("--workers", type=int, default=2, metavar="N", help="guests at a time (default: 2)")
     add("--results", metavar="DIR", help="where the results go (default: a dated directory in results/)")
-    add("--markdown", type=Path, metavar="FILE", help="write the table of everything in the results to FILE, too")
+    add("--markdown", type=Path, metavar="FILE", help="write a page with the table of all results to FILE, too")
 
 
 def _sampled(bugs: Sequence[Bug], text: str, today: datetime.date) -> list[Bug]:
@@ -200,6 +203,11 @@ def _asked(bugs: Sequence[Bug], name: str | None) -> Iterator[tuple[Bug, Arch]]:
         for arch in bug.arches if wanted else bug.arches[:1]:
             if wanted is None or arch in wanted:
                 yield bug, arch
+
+
+def _key(bug: Bug) -> str:
+    """Return what an outcome depends on: the patch, the series below it, and the guest tests."""
+    return digest(sha256(bug.path), sources(REFERENCE), sources(GUEST_TESTS))
 
 
 def _id(case: Case) -> str:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +94,9 @@ def test_a_case_that_is_red_without_the_bug_too_is_no_evidence() -> None:
 
 
 def outcome(name: str, word: Word, status: Exit = Exit.OK, **changed: Any) -> Outcome:
-    told = Judgement(word=word, why="a | b", cases=("guest_tests/mapcount/a.c::x[arm64-64k-2M]",), status=status)
+    told = Judgement(
+        word=word, why="a | b", cases=("guest_tests/mapcount/a.c::x[arm64-64k-2M]",), named=True, status=status
+    )
     values: dict[str, Any] = {"arch": "x86_64", "flavour": "fast", "stress_s": 0} | changed
     return Outcome(bug=name, title="lost", category="mapcount", judgement=told, **values)
 
@@ -116,8 +120,12 @@ def test_what_was_found_out_is_read_again(tmp_path: Path) -> None:
 
 
 def test_the_table_marks_what_is_not_as_it_should_be() -> None:
-    text = markdown([outcome("z", Word.MISSED, flavour="debug", stress_s=60), outcome("a", Word.CAUGHT, red_s=3.6)])
-    assert text.splitlines()[2:] == [
+    told = [outcome("z", Word.MISSED, flavour="debug", stress_s=60), outcome("a", Word.CAUGHT, red_s=3.6)]
+    by_luck = replace(told[1], bug="b", judgement=replace(told[1].judgement, named=False))
+    text = markdown([*told, by_luck], datetime.date(2026, 1, 2))
+    assert "on 2026-01-02. caught 2, missed 1; of 3." in text
+    assert text.splitlines()[-3:] == [
         r"| mapcount | `a`: lost | x86_64 | caught | a.c::x[2M] | a \| b | 4 |",
+        r"| mapcount | `b`: lost | x86_64 | **caught by another rule** | a.c::x[2M] | a \| b | 4 |",
         r"| mapcount | `z`: lost | x86_64 debug, stress 60 s | **missed** | a.c::x[2M] | a \| b | - |",
     ]
