@@ -47,8 +47,9 @@ def selftest(arguments: list[str]) -> int:
     """Run the project's own tests: lint, types, unit, browser and VM tests; arguments go to tox (such as -e unit)."""
     from harness import doctor
     from harness.arch import ALL
+    from harness.needs import Stage
 
-    doctor.ensure(ALL, stages=tuple(doctor.Stage))
+    doctor.ensure(ALL, stages=tuple(Stage))
     # In a checkout that cannot be written, tox works where the virtual environment is.
     workdir = ["--workdir", os.fspath(Path(sys.prefix) / "tox")] if os.environ.get("HGM_VENV") else []
     argv = [sys.executable, "-m", "tox", "run", "--conf", os.fspath(ROOT / "tox.ini"), *workdir, *arguments]

@@ -14,8 +14,9 @@ import pytest
 
 from harness import doctor
 from harness.arch import ARCHES, ARM64, X86_64
-from harness.doctor import Finding, Header, Program, Requirement, Room, Stage, State, StaticLibc
+from harness.doctor import Finding, State
 from harness.errors import Exit, HostFault
+from harness.needs import Header, Program, Requirement, Room, Stage, StaticLibc, requirements, rooms
 
 
 def lacking(name: str, package: str = "", *, optional: bool = False) -> Requirement:
@@ -59,23 +60,23 @@ UPDATE = "sudo -n env LC_ALL=C DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::L
 
 def test_x86_64_on_its_own_host_needs_no_cross_tools(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    names = {name for requirement in doctor.requirements([X86_64]) for name in requirement.packages}
+    names = {name for requirement in requirements([X86_64]) for name in requirement.packages}
     assert {"qemu-system-x86", "libelf-dev", "gcc", "libc6-dev"} <= names
     assert not [name for name in names if "arm" in name or "aarch64" in name or "cross" in name]
 
 
 def test_another_architecture_needs_its_cross_tools(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    names = {name for requirement in doctor.requirements([ARM64]) for name in requirement.packages}
+    names = {name for requirement in requirements([ARM64]) for name in requirement.packages}
     assert {"qemu-system-arm", "gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"} <= names
     assert "qemu-system-x86" not in names
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    names = {name for requirement in doctor.requirements([X86_64]) for name in requirement.packages}
+    names = {name for requirement in requirements([X86_64]) for name in requirement.packages}
     assert {"gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross"} <= names
 
 
 def test_every_requirement_says_why_and_how_to_get_it() -> None:
-    table = doctor.requirements(list(ARCHES.values()))
+    table = requirements(list(ARCHES.values()))
     assert all(requirement.why and requirement.packages for requirement in table)
     assert len({requirement.name for requirement in table}) == len(table)
 
@@ -111,7 +112,7 @@ def test_room() -> None:
 
 
 def test_rooms_of_this_machine_have_numbers() -> None:
-    assert all("GiB free" in requirement.probe()[1] for requirement in doctor.rooms())
+    assert all("GiB free" in requirement.probe()[1] for requirement in rooms())
 
 
 def test_table_is_aligned() -> None:
