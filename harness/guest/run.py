@@ -35,6 +35,7 @@ LOOK_SECONDS = 5.0  # for a short command in a healthy guest
 # For a program to exit, its huge pages freed with it, after its last word; or to say it after its kernel has crashed.
 PARTING_SECONDS = 5.0
 DYING_SECONDS = 1.0  # for both: a task that the kernel kills is gone at once, or stays for ever
+REST_SECONDS = 10.0  # for a booted guest to have done all that clones shall not begin with
 SETTLE_SECONDS = 2.0  # pages freed by a worker (mm/hugetlb.c:free_hpage_workfn) come back a little later
 OUTPUT_LIMIT = 4 << 20  # bytes that a case may print
 
@@ -45,8 +46,7 @@ def settle(machine: Machine) -> str:
     What clones would read from the disk first, or start for the first time, is in memory by then, and no connection
     is left but the one that is used here. Raises GuestFault if the guest does not answer.
     """
-    slowness = machine.spec.accelerator.slowness
-    deadline = Deadline(SETTLE_SECONDS * slowness)
+    deadline = Deadline(REST_SECONDS * machine.spec.accelerator.slowness)
     position = machine.console_size()
     # The server's child for this connection is seen, too, so at first there are two of them.
     wait = "while [ $(pgrep dropbear | wc -l) -gt 1 ]; do sleep 0.05; done; echo 'hgm: settled' > /dev/kmsg"
