@@ -9,9 +9,8 @@ from harness.arch import Arch
 from harness.mutants.header import SEEDED, Bug, known_cases, read_all
 from harness.paths import ROOT
 
-ROWS = [
-    line.strip("| ").split(" | ") for line in (ROOT / "docs/seeded-bugs.md").read_text().splitlines() if "`" in line
-]
+PAGE = (ROOT / "docs/seeded-bugs.md").read_text()
+ROWS = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if line.startswith("| ")]
 ASKED = [(bug, arch) for bug in read_all(SEEDED, known_cases()) for arch in bug.arches]
 
 
