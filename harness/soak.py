@@ -19,7 +19,7 @@ from harness.errors import BadInput, Exit
 from harness.options import REFERENCE, Parser, expand
 from harness.paths import GUEST_TESTS, ROOT, digest, sources
 from harness.process import end_group, say
-from harness.report.results import RED, RunResult
+from harness.report.results import RED, RunResult, Status
 
 SCHEMA = 1  # of soak.json: raised when a key changes its meaning or goes
 RUNS = 20
@@ -155,6 +155,10 @@ def lap_of(result: RunResult, *, number: int, seed: int, seconds: float, load: f
         if case.status in RED:
             said = f": {case.findings[0].message}" if case.findings else ""
             red.append(f"{case.id}: {case.status}{said}")
+    # What was selected and has no result, since a worker died or the run was cut short, was not seen to be green.
+    red += [f"{case}: has no result" for case in result.not_run]
+    if not any(case.status is Status.PASS for case in result.cases):
+        red.append("no case has passed")
     return Lap(
         number=number,
         seed=seed,

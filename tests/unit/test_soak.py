@@ -43,6 +43,13 @@ def test_whatever_is_no_pass_is_an_alarm(status: Status) -> None:
     assert lap.cases == 3
 
 
+def test_what_has_no_result_was_not_seen_to_be_green() -> None:
+    result = RunResult(started="2026-01-02T03:04:05+00:00", command=[], not_run=["a.c::lost[x86_64-2M]"])
+    result.cases.append(case("b", "x86_64", Status.SKIP))
+    lap = lap_of(result, number=1, seed=5, seconds=1.0, load=1.0, key="k")
+    assert lap.red == ("a.c::lost[x86_64-2M]: has no result", "no case has passed")
+
+
 def test_laps_are_kept_and_those_of_other_tests_do_not_count(tmp_path: Path) -> None:
     laps = Laps.load(tmp_path / "soak.json")
     laps.add(CLEAN)
