@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,8 +62,8 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "linux"
 
 
-def request(tree: Path, **others: object) -> KernelRequest:
-    return KernelRequest(arch=X86_64, source=SourceSpec(tree=tree), **others)  # type: ignore[arg-type]
+def request(tree: Path, **others: Any) -> KernelRequest:
+    return KernelRequest(arch=X86_64, source=SourceSpec(tree=tree), **others)
 
 
 def output(tree: Path) -> Path:
@@ -161,10 +162,10 @@ def test_an_output_directory_left_by_a_kill_is_made_anew(tree: Path) -> None:
 
 
 def test_an_interrupt_leaves_a_usable_cache(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(argv: list[str], **options: object) -> object:
+    def interrupted(argv: list[str], **options: Any) -> object:
         if "bzImage" in argv:
             raise KeyboardInterrupt
-        return real_run(argv, **options)  # type: ignore[arg-type]
+        return real_run(argv, **options)
 
     monkeypatch.setattr(toolchain, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -162,14 +163,14 @@ def test_a_plain_directory_even_one_that_ignores_all(tree: Path, tmp_path: Path)
         resolve(SourceSpec(tree=plain))
 
 
-@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz"])
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
 def test_a_tarball_is_the_same_tree_and_remembered(
-    tree: Path, tmp_path: Path, suffix: str, capfd: pytest.CaptureFixture[str]
+    tree: Path, tmp_path: Path, mode: Literal["w:gz", "w:bz2", "w:xz"], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    tarball = tmp_path / f"linux-6.1.7.tar.{suffix}"
+    tarball = tmp_path / f"linux-6.1.7.tar.{mode.removeprefix('w:')}"
     (tree / "mm/hard.c").hardlink_to(tree / "mm/hugetlb.c")
     git(tree, "add", "mm/hard.c")
-    with tarfile.open(tarball, f"w:{suffix}") as archive:  # type: ignore[call-overload]  # typed by literal modes only
+    with tarfile.open(tarball, mode) as archive:
         for path in sorted(tree.rglob("*")):
             if ".git" not in path.parts:
                 archive.add(path, f"linux-6.1.7/{path.relative_to(tree)}", recursive=False)

@@ -71,7 +71,7 @@ def wait_for_family(pid: int) -> list[int]:
     end = time.monotonic() + LIMIT_S
     while not (found := descendants(pid)):
         assert time.monotonic() < end
-        time.sleep(0.01)
+        time.sleep(0.01)  # the pace of looking, as the kernel tells nobody that a process has forked
     return found
 
 
