@@ -169,23 +169,30 @@ HGM_CASE(written_by_process, "process_vm_writev into pieces lands in them, acros
 	hgm_expect_shape(&area);
 }
 
+/* mremap of the primary, of one huge page, to `place`: whether it is moved or not, it is as it was. */
+static void move_primary(struct hgm_area *area, void *place)
+{
+	void *moved = mremap(area->primary, hgm_huge, hgm_huge, MREMAP_MAYMOVE | MREMAP_FIXED, place);
+
+	if (moved == MAP_FAILED)
+		hgm_note("this kernel refuses: %s", strerror(errno));
+	else
+		area->primary = moved;
+	hgm_expect_pieces(area);
+	hgm_expect_mapcount(area, 1);
+}
+
 HGM_CASE(mremap_of_pieces, "mremap of a granular mapping moves its pieces and holes as they are, or refuses with an "
 	 "error and leaves them [RFC v2 patch 26; RFC v1 has no support]")
 {
 	struct hgm_area area;
-	void *place, *moved;
+	void *place;
 
 	hgm_area_open(&area, 1, 0);
 	hgm_continue(&area, hgm_base, 3 * hgm_base);
 	hgm_continue(&area, hgm_huge - hgm_base, hgm_base);
 	place = hgm_map(area.fd, 0, hgm_huge, MAP_SHARED);
-	moved = mremap(area.primary, hgm_huge, hgm_huge, MREMAP_MAYMOVE | MREMAP_FIXED, place);
-	if (moved == MAP_FAILED)
-		hgm_note("this kernel refuses: %s", strerror(errno));
-	else
-		area.primary = moved;
-	hgm_expect_pieces(&area);
-	hgm_expect_mapcount(&area, 1);
+	move_primary(&area, place);
 }
 
 HGM_CASE(mremap_far, "mremap of a granular mapping to a place below other page tables moves its pieces and holes as they are, "
@@ -193,7 +200,7 @@ HGM_CASE(mremap_far, "mremap of a granular mapping to a place below other page t
 {
 	const size_t far = 1UL << 40;
 	struct hgm_area area;
-	unsigned char *place, *moved;
+	unsigned char *place;
 
 	hgm_area_open(&area, 1, 0);
 	hgm_continue(&area, 2 * hgm_base, 2 * hgm_base);
@@ -201,13 +208,7 @@ HGM_CASE(mremap_far, "mremap of a granular mapping to a place below other page t
 	/* On every level but the uppermost the table is another one. */
 	place = mmap(area.primary - far, hgm_huge, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 	EXPECT(place == area.primary - far);
-	moved = mremap(area.primary, hgm_huge, hgm_huge, MREMAP_MAYMOVE | MREMAP_FIXED, place);
-	if (moved == MAP_FAILED)
-		hgm_note("this kernel refuses: %s", strerror(errno));
-	else
-		area.primary = moved;
-	hgm_expect_pieces(&area);
-	hgm_expect_mapcount(&area, 1);
+	move_primary(&area, place);
 }
 
 HGM_CASE(mprotect_of_pieces, "mprotect of whole huge pages reaches each piece: reads go on, process_vm_writev cannot "

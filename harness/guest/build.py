@@ -41,18 +41,20 @@ def prepare(arch: Arch, programs: Iterable[Path], extra: Mapping[str, Path] | No
     """
     compiler = _compiler(arch)
     version = run([*compiler, "--version"], quiet=True).stdout.splitlines()[0]
-    shared = {path.name: path.read_text() for path in sorted(LIB.glob("*.[ch]"))}
     files = {"lib/hgm.py": LIB / "hgm.py", "lib/shape.py": LIB / "shape.py", "hgm": LIB / "hgm.sh"} | dict(extra or {})
     commands: dict[Path, str] = {}
     with locked(f"guest-{arch.name}"):
-        files[WAKE] = _built(arch, compiler, version, [Path(__file__).with_name("wake.c")], {})
+        wake = Path(__file__).with_name("wake.c")
+        files[WAKE] = _built(arch, compiler, version, wake, [wake])
         for number, program in enumerate(sorted(set(programs))):
             # As in the checkout. Elsewhere two directories of one name may hold programs of one name.
             ours = program.is_relative_to(GUEST_TESTS)
             place = os.fspath(program.relative_to(GUEST_TESTS)) if ours else f"{number}/{program.name}"
             if program.suffix == ".c":
                 place = place.removesuffix(".c")
-                files[place] = _built(arch, compiler, version, [program, LIB / "hgm.c"], shared)
+                # The library is one object, compiled once and linked with each program.
+                library = _built(arch, compiler, version, LIB, sorted(LIB.glob("*.c")), "-r")
+                files[place] = _built(arch, compiler, version, program, [program, library])
                 commands[program] = f"./{place}"
             else:
                 files[place] = program
@@ -92,19 +94,20 @@ def _compiler(arch: Arch) -> list[str]:
     raise HostFault(f"no C compiler for {arch.name} (tried {', '.join(names)})", hint="./hgm doctor --install")
 
 
-def _built(arch: Arch, compiler: list[str], version: str, sources: list[Path], shared: Mapping[str, str]) -> Path:
-    """Return the program that `sources`, of which the first names it, come to; compiled if the cache has none."""
-    program = sources[0]
-    key = digest(program.read_text(), shared, version, FLAGS)
-    built = cache_dir() / "guest" / f"{arch.name}-{program.stem}-{key}"
+def _built(arch: Arch, compiler: list[str], version: str, name: Path, sources: list[Path], *words: str) -> Path:
+    """Return what `sources` come to, called by `name`; compiled if the cache has none."""
+    headers = [path.read_text() for path in sorted(LIB.glob("*.h"))]
+    key = digest([sha256(source) for source in sources], headers, version, FLAGS, words)
+    built = cache_dir() / "guest" / f"{arch.name}-{name.stem}-{key}"
     if not built.exists():
-        say(f"compiling {program.relative_to(ROOT) if program.is_relative_to(ROOT) else program}")
+        say(f"compiling {name.relative_to(ROOT) if name.is_relative_to(ROOT) else name}")
         with written_whole(built) as work:
-            done = run([*compiler, *FLAGS, "-I", LIB, "-o", work / "program", *sources], check=False, quiet=True)
+            call = [*compiler, *FLAGS, *words, "-I"]
+            done = run([*call, LIB, "-o", work / "program", *sources], check=False, quiet=True)
             if done.returncode:
                 if "No space left on device" in done.stderr:
-                    raise HostFault(f"no space left to compile {program}", hint=f"free some in {work.parent}")
+                    raise HostFault(f"no space left to compile {name}", hint=f"free some in {work.parent}")
                 raise BadInput(
-                    f"{program} does not compile\n{tail(done.stderr)}", hint="mend the program; it is C11 with -Werror"
+                    f"{name} does not compile\n{tail(done.stderr)}", hint="mend the program; it is C11 with -Werror"
                 )
     return built / "program"
