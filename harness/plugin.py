@@ -83,7 +83,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
         return collections
     places = [GUEST_TESTS] if file_path.is_relative_to(GUEST_TESTS) else []
     places += [place for place in file_path.parents if place.name == "guest_programs"]
-    if not places or file_path.suffix not in (".c", ".py") or file_path.parent.name == "lib":
+    if not places or file_path.suffix not in (".c", ".py") or "lib" in file_path.relative_to(places[0]).parts:
         return None
     if file_path.parent.name == STRESS and not parent.config.getoption("stress"):
         return None

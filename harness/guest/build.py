@@ -41,7 +41,8 @@ def prepare(arch: Arch, programs: Iterable[Path], extra: Mapping[str, Path] | No
     """
     compiler = _compiler(arch)
     version = run([*compiler, "--version"], quiet=True).stdout.splitlines()[0]
-    files = {"lib/hgm.py": LIB / "hgm.py", "lib/shape.py": LIB / "shape.py", "hgm": LIB / "hgm.sh"} | dict(extra or {})
+    files = {f"lib/{path.relative_to(LIB)}": path for path in sorted(LIB.rglob("*.py"))}
+    files |= {"hgm": LIB / "hgm.sh"} | dict(extra or {})
     commands: dict[Path, str] = {}
     with locked(f"guest-{arch.name}"):
         wake = Path(__file__).with_name("wake.c")

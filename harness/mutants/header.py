@@ -55,8 +55,9 @@ def rule(claim: str) -> str:
 
 def known_cases() -> list[Case]:
     """Return every guest case, read from the sources."""
-    programs = (path for path in sorted(GUEST_TESTS.rglob("*")) if path.suffix in (".c", ".py"))
-    return [case for program in programs if program.parent.name != "lib" for case in find(program)]
+    files = (path for path in sorted(GUEST_TESTS.rglob("*")) if path.suffix in (".c", ".py"))
+    programs = (path for path in files if "lib" not in path.relative_to(GUEST_TESTS).parts)
+    return [case for program in programs for case in find(program)]
 
 
 def read_all(directory: Path, cases: Sequence[Case]) -> list[Bug]:

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -47,14 +48,10 @@ def expected(name: str, version: str) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def library() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("hgm", LIB / "hgm.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["hgm"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def library() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(LIB)
+        yield importlib.import_module("hgm")
 
 
 def compile_c(*arguments: str | Path) -> None:
