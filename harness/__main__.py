@@ -139,6 +139,14 @@ def doctor(arguments: list[str]) -> int:
 
 
 @verb
+def cache(arguments: list[str]) -> int:
+    """List what the cache holds, and with --drop-unused remove what no run has used for so many days."""
+    from harness import cache as room
+
+    return room.main(arguments)
+
+
+@verb
 def bench(arguments: list[str]) -> int:
     """Measure what users wait for, side by side in one run, and print a table."""
     from harness import bench as room

@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from harness.arch import MIB, Arch
 from harness.errors import HostFault
-from harness.paths import ROOT, cache_dir, digest, locked, written_whole
+from harness.paths import ROOT, cache_dir, digest, locked, used, written_whole
 from harness.process import run, say
 
 IMAGES = ROOT / "images"
@@ -57,7 +57,7 @@ def prepare(arch: Arch) -> Image:
             say(f"making the {arch.name} guest image from Debian {spec['suite']} packages")
             with written_whole(target) as work:
                 _make(arch, spec, start, work)
-    host_key = json.loads((target / "image.json").read_text())["host_key"]
+    host_key = json.loads((used(target) / "image.json").read_text())["host_key"]
     return Image(arch=arch, key=key, disk=target / "root.img", client_key=target / "client_key", host_key=host_key)
 
 

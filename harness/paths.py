@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -12,30 +13,71 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from filelock import FileLock, Timeout
 
-from harness.errors import HostFault
+from harness.errors import BadInput, HostFault
 from harness.process import say
 
 ROOT = Path(__file__).resolve().parent.parent
 GUEST_TESTS = ROOT / "guest_tests"
 
+_shared: tuple[Path, IO[bytes]] | None = None  # the cache that this process uses, and the file that says so
+
 
 def cache_dir() -> Path:
     """Return the cache, made if need be: $HGM_CACHE, or hgm-harness under $XDG_CACHE_HOME.
 
-    Everything in it can be deleted at any time that no run is going on. Raises HostFault if it cannot be made.
+    Everything in it can be deleted at any time that no run is going on: see `cache_to_oneself`. Raises HostFault if it
+    cannot be made or written to.
     """
     base = os.environ.get("HGM_CACHE")
     path = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hgm-harness"
     try:
         path.mkdir(parents=True, exist_ok=True)
+        path = path.resolve()
+        _share(path)
     except OSError as error:
         raise HostFault(
             f"the cache {path} cannot be made: {error.strerror}", hint="set HGM_CACHE to a directory you may write"
         ) from error
-    return path.resolve()
+    return path
+
+
+@contextlib.contextmanager
+def cache_to_oneself() -> Iterator[Path]:
+    """Give the cache while no other process uses it, and let none begin. Raises BadInput if one does already."""
+    path = cache_dir()
+    assert _shared
+    try:
+        fcntl.flock(_shared[1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BadInput(f"the cache {path} is in use by another run", hint="wait for its end") from None
+    try:
+        yield path
+    finally:
+        fcntl.flock(_shared[1], fcntl.LOCK_SH)
+
+
+def used(path: Path) -> Path:
+    """Note that an entry of the cache is of use today, and return it."""
+    os.utime(path)
+    return path
+
+
+def _share(path: Path) -> None:
+    """Be one of the users of a cache, to the end of this process or until it turns to another one."""
+    global _shared
+    if _shared and _shared[0] == path:
+        return
+    file = (path / "in-use").open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say(f"the cache {path} is being cleared; waiting for the end of that")
+        fcntl.flock(file, fcntl.LOCK_SH)
+    _shared = path, file
 
 
 def digest(*parts: object) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from harness import arch as archs
 from harness.arch import MIB, Arch
 from harness.errors import BadInput, HostFault
-from harness.paths import GUEST_TESTS, ROOT, cache_dir, digest, locked, sha256, written_whole
+from harness.paths import GUEST_TESTS, ROOT, cache_dir, digest, locked, sha256, used, written_whole
 from harness.process import run, say, tail
 
 LIB = GUEST_TESTS / "lib"
@@ -80,7 +80,7 @@ def _disk(arch: Arch, files: Mapping[str, Path]) -> Path:
                 quiet=True,
             )
             shutil.rmtree(work / "root")
-    return target / "disk"
+    return used(target) / "disk"
 
 
 def _compiler(arch: Arch) -> list[str]:
@@ -111,4 +111,4 @@ def _built(arch: Arch, compiler: list[str], version: str, name: Path, sources: l
                 raise BadInput(
                     f"{name} does not compile\n{tail(done.stderr)}", hint="mend the program; it is C11 with -Werror"
                 )
-    return built / "program"
+    return used(built) / "program"

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from harness.errors import BadInput, HostFault
-from harness.paths import cache_dir, digest, written_whole
+from harness.paths import cache_dir, digest, used, written_whole
 from harness.process import run, tail
 
 _MESSAGE_ID = re.compile(r"(?:https://(?:lore|patch\.msgid)\S*/)?<?([^\s<>/@]+@[^\s<>/@]+?)>?/?")
@@ -34,4 +34,4 @@ def fetch(name: str) -> Path:
             done = run(["b4", "am", "--no-cover", "--outdir", work, name], cwd=work, check=False)
             if done.returncode or not list(work.glob("*.mbx")):
                 raise BadInput(f"b4 finds no series for {name}\n{tail(done.stderr or done.stdout)}")
-    return next(target.glob("*.mbx"))
+    return next(used(target).glob("*.mbx"))

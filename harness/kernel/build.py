@@ -18,7 +18,7 @@ from harness.kernel import config as kconfig
 from harness.kernel import prebuilt, series, toolchain
 from harness.kernel.repo import KernelRepo, disk_faults
 from harness.kernel.source import Source, SourceSpec, resolve
-from harness.paths import cache_dir, digest, locked, sha256, written_whole
+from harness.paths import cache_dir, digest, locked, sha256, used, written_whole
 from harness.process import run, say, tail
 
 RECIPE = 1  # part of every content key: raise it when this file builds differently from the same inputs
@@ -122,7 +122,7 @@ def build(request: KernelRequest, repo: KernelRepo, source: Source, applied: Seq
                 patches = f" with {len(applied)} patches" if applied else ""
                 say(f"building {request.arch.name} {request.flavour} kernel from {source.label}{patches}")
                 _build(request, repo, source, tree, pieces, tools, target)
-    meta = json.loads((target / "meta.json").read_text())
+    meta = json.loads((used(target) / "meta.json").read_text())
     # What names the request and not the kernel is not part of the stored record: equal trees share one kernel.
     return Kernel(
         arch=request.arch,
@@ -173,6 +173,7 @@ def _build(
     """Check out, configure, make, and store under `target`. The caller holds the lock of the source's lineage."""
     sources = work_tree(source)
     repo.materialize(tree, sources)
+    used(sources.parent)
     output = output_dir(source, request.arch, request.flavour)
     busy = output.with_name(f"{output.name}.busy")
     if busy.exists():
@@ -274,7 +275,7 @@ def _take(request: KernelRequest, image: Path) -> Kernel:
     return Kernel(
         arch=request.arch,
         key=key,
-        image=target / "image",
+        image=used(target) / "image",
         release=known.release,
         config=target / "config" if known.config is not None else None,
         source=f"{image} (built elsewhere)",

@@ -22,7 +22,7 @@ from harness.kernel.build import BuildFailed, Kernel, KernelRequest
 from harness.kernel.repo import KernelRepo, disk_faults
 from harness.kernel.source import resolve
 from harness.kselftest.wanted import Wanted
-from harness.paths import cache_dir, digest, locked, written_whole
+from harness.paths import cache_dir, digest, locked, used, written_whole
 from harness.process import say, tail
 
 RECIPE = 1  # part of every key: raise it when this file builds differently from the same inputs
@@ -92,7 +92,7 @@ def prepare(kernel: Kernel, request: KernelRequest, wanted: Wanted) -> Suite:
                     say(f"building the {kernel.arch.name} selftests of {directory} from {source.label}")
                     base = cache_dir() / "trees" / source.lineage / "kselftest"
                     _build(repo, kernel, base, directory, tools, target)
-    known = json.loads((target / "suite.json").read_text())
+    known = json.loads((used(target) / "suite.json").read_text())
     files = target / "files"
     return Suite(
         collection=wanted.collection,

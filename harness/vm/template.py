@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from harness import accel
 from harness.errors import HarnessError, HostFault
-from harness.paths import cache_dir, digest, locked, sha256, written_whole
+from harness.paths import cache_dir, digest, locked, sha256, used, written_whole
 from harness.process import say
 from harness.vm import machine
 from harness.vm.command import Ram, VmSpec, command
@@ -79,7 +78,7 @@ def prepare(spec: VmSpec, settle: Callable[[Machine], str]) -> Template:
             _take(spec, settle, target)
             found = _manifest(target)
         # The newest are those used last, not those made last.
-        os.utime(target)
+        used(target)
         template = Template(
             spec=spec,
             directory=target,
