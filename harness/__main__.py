@@ -36,7 +36,7 @@ def run(arguments: list[str]) -> int:
         asked.add_argument("--arch", default="x86_64")
         doctor.ensure(expand(asked.parse_known_args(arguments)[0].arch))
     # -c and --rootdir make it the same run from any directory; paths stay relative to the user's own.
-    fixed = ["-c", os.fspath(ROOT / "pyproject.toml"), "--rootdir", os.fspath(ROOT)]
+    fixed = ["-c", os.fspath(ROOT / "pyproject.toml"), "--rootdir", os.fspath(ROOT), "--by-verb"]
     # Our own package is imported by now, which pytest warns of; its asserts are none that pytest should rewrite.
     fixed += ["-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]
     return int(pytest.main([*fixed, *arguments]))

@@ -6,6 +6,7 @@ Collecting reads sources only; kernels, images and guests are prepared when the 
 
 from __future__ import annotations
 
+import argparse
 import functools
 import json
 import os
@@ -34,9 +35,41 @@ if TYPE_CHECKING:
     from harness.vm.machine import Machine
 
 
+BY_VERB = "--by-verb"  # that it is `./hgm run`, not pytest itself
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Give pytest every option of `./hgm run`."""
     add_options(parser.getgroup("hgm", "kernels and guests").addoption)
+    parser.addoption(BY_VERB, action="store_true", help=argparse.SUPPRESS)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
+    """Let `./hgm run` have several guests at once, where all cases shall run and nothing asks for one at a time."""
+    option = config.option
+    chosen = config.args_source is pytest.Config.ArgsSource.ARGS or option.capture == "no"
+    # Some are not there without the plugin they belong to.
+    names = ("keyword", "markexpr", "lf", "stepwise", "trace", "kselftest", "pause_on_failure")
+    chosen |= any(getattr(option, name, None) for name in names)
+    # A worker has the options of the run, but for -n, and must not have workers of its own.
+    worker = hasattr(config, "workerinput")
+    if option.by_verb and not chosen and not worker and getattr(option, "numprocesses", 0) is None:
+        option.numprocesses = "auto"
+    return (yield)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Take `-n auto` for as many as the host has places for guests."""
+    from harness.vm import places  # slow to import
+
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    try:
+        return min(places.number(pools.of(arch, config.option.huge_pages)) for arch in expand(config.option.arch))
+    except BadInput as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -81,9 +114,9 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     if file_path == wanted.ANCHOR and parent.config.getoption("kselftest"):
         collections: Collections = Collections.from_parent(parent, path=file_path)
         return collections
-    places = [GUEST_TESTS] if file_path.is_relative_to(GUEST_TESTS) else []
-    places += [place for place in file_path.parents if place.name == "guest_programs"]
-    if not places or file_path.suffix not in (".c", ".py") or "lib" in file_path.relative_to(places[0]).parts:
+    bases = [GUEST_TESTS] if file_path.is_relative_to(GUEST_TESTS) else []
+    bases += [place for place in file_path.parents if place.name == "guest_programs"]
+    if not bases or file_path.suffix not in (".c", ".py") or "lib" in file_path.relative_to(bases[0]).parts:
         return None
     if file_path.parent.name == STRESS and not parent.config.getoption("stress"):
         return None

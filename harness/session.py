@@ -132,7 +132,7 @@ class Run:
         """Run one case in a healthy guest, for the time of that `number`, and return its result."""
         place = self.place(case_id, number)
         supply = self._supplies[arch.name]
-        with places.taken(supply.spec):
+        with places.taken(supply.spec.pools):
             seen = _observed(
                 supply, lambda: supply.take(case).run(case, huge_page_size, self.directory / place), case_id
             )
@@ -162,7 +162,7 @@ class Run:
         Raises HarnessError if no guest can be had.
         """
         supply = self._supplies[arch.name]
-        with places.taken(supply.spec):
+        with places.taken(supply.spec.pools):
             try:
                 seen = _observed(supply, lambda: look(supply.renew()), name)
             finally:
@@ -174,7 +174,7 @@ class Run:
     def guest(self, arch: Arch) -> Iterator[Guest]:
         """Within the block there is a guest that nobody has had. Raises HarnessError if none can be had."""
         supply = self._supplies[arch.name]
-        with places.taken(supply.spec):
+        with places.taken(supply.spec.pools):
             try:
                 yield supply.renew()
             finally:

@@ -7,34 +7,35 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO
 
 from filelock import FileLock, Timeout
 
 from harness.paths import cache_dir
+from harness.pools import Pool
 from harness.process import say
-from harness.vm.command import BASE_MEMORY, VmSpec
+from harness.vm.command import BASE_MEMORY
 
 POLL_SECONDS = 0.02
 
 
-def number(spec: VmSpec) -> int:
-    """Return how many guests like this one may work at once: one for each core, as far as memory goes, but one.
+def number(pools: Sequence[Pool]) -> int:
+    """Return how many guests with these pools may work at once: one for each core, as far as memory goes, but one.
 
     A clone only takes the memory that it writes to, which is at most its pools and a little more.
     """
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    pools = sum(pool.size * pool.count for pool in spec.pools)
-    return max(1, min(len(os.sched_getaffinity(0)), (total - BASE_MEMORY) // (pools + BASE_MEMORY)))
+    size = sum(pool.size * pool.count for pool in pools)
+    return max(1, min(len(os.sched_getaffinity(0)), (total - BASE_MEMORY) // (size + BASE_MEMORY)))
 
 
 @contextlib.contextmanager
-def taken(spec: VmSpec) -> Iterator[None]:
+def taken(pools: Sequence[Pool]) -> Iterator[None]:
     """Hold one of the host's places for guests; says so where all are taken, and waits in turn."""
     directory = cache_dir() / "locks"
     directory.mkdir(exist_ok=True)
-    places = [FileLock(directory / f"guest-{number}.lock") for number in range(number(spec))]
+    places = [FileLock(directory / f"guest-{number}.lock") for number in range(number(pools))]
     # Who looks for a place is at the head of a queue, which the kernel keeps in order (fs/locks.c): else the one that
     # has just given up a place, and looks at once, would mostly be the one that gets it.
     with (directory / "guests.queue").open("wb") as queue:

@@ -119,6 +119,6 @@ def test_places_follow_cores_and_memory(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
     memory = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 24 * GIB // 4096}
     monkeypatch.setattr("os.sysconf", memory.__getitem__)
-    assert places.number(spec(huge_pages="2M=128")) == 16
-    assert places.number(spec(huge_pages="1G=2")) == 8
-    assert places.number(spec(huge_pages="1G=30")) == 1
+    assert places.number(spec(huge_pages="2M=128").pools) == 16
+    assert places.number(spec(huge_pages="1G=2").pools) == 8
+    assert places.number(spec(huge_pages="1G=30").pools) == 1

@@ -7,20 +7,18 @@ import multiprocessing
 from collections.abc import Callable
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import cast
 from unittest import mock
 
 import pytest
 
 from harness.vm import places
-from harness.vm.command import VmSpec
 
 SECONDS = 30.0
 
 
 def takes_once(waiting: Event, mine: Event, leave: Event) -> None:
     """Wait for a place, in a process of its own, and keep it until told to leave."""
-    with mock.patch.object(places, "say", lambda _: waiting.set()), places.taken(cast(VmSpec, None)):
+    with mock.patch.object(places, "say", lambda _: waiting.set()), places.taken(()):
         mine.set()
         assert leave.wait(SECONDS)
 
@@ -28,7 +26,7 @@ def takes_once(waiting: Event, mine: Event, leave: Event) -> None:
 @pytest.fixture
 def one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HGM_CACHE", str(tmp_path))
-    monkeypatch.setattr(places, "number", lambda spec: 1)
+    monkeypatch.setattr(places, "number", lambda pools: 1)
 
 
 @pytest.mark.usefixtures("one_place")
@@ -36,12 +34,12 @@ def test_who_gives_up_a_place_and_looks_at_once_gets_it_after_the_one_that_waits
     started: Callable[[], tuple[Event, Event, Event]],
 ) -> None:
     for _ in range(5):
-        with places.taken(cast(VmSpec, None)):
+        with places.taken(()):
             waiting, mine, leave = started()
             assert waiting.wait(SECONDS)
             assert not mine.is_set()
         leave.set()
-        with places.taken(cast(VmSpec, None)):
+        with places.taken(()):
             assert mine.is_set()
 
 

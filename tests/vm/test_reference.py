@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from harness import pools
+from harness.arch import X86_64
 from harness.errors import Exit
+from harness.vm import places
 from tests.vm.conftest import Ran, harness
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    return harness(tmp_path_factory.mktemp("whole") / "run", "-n", "auto")
+    return harness(tmp_path_factory.mktemp("whole") / "run")
 
 
 def test_every_case_passes_or_does_not_apply(whole: Ran) -> None:
@@ -22,6 +25,10 @@ def test_every_case_passes_or_does_not_apply(whole: Ran) -> None:
     assert {case["status"] for case in whole.results["cases"]} == {"pass", "skip"}
     for case in whole.results["cases"]:
         assert case["status"] == "pass" or case["reason"].startswith("not applicable: "), case
+
+
+def test_all_cases_use_all_places_of_the_host(whole: Ran) -> None:
+    assert f"created: {(count := places.number(pools.of(X86_64, '')))}/{count} workers" in whole.output
 
 
 def test_the_five_categories_are_there_at_both_sizes(whole: Ran) -> None:
@@ -40,6 +47,7 @@ def test_hgm_is_expected_without_being_asked_for(tmp_path: Path) -> None:
     ran = harness(tmp_path / "run", "--kconfig", off, "-k", "only_the_first_piece and 2M")
     assert ran.status == Exit.TESTS_FAILED, ran.output
     assert "HGM was expected, but the kernel has no HGM" in ran.output
+    assert "workers" not in ran.output
 
 
 def test_stress_runs_only_when_asked_for(tmp_path: Path, whole: Ran) -> None:
