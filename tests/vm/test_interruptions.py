@@ -122,12 +122,27 @@ def test_interrupted_while_the_kernel_is_built(tmp_path: Path) -> None:
     assert Path(done.stdout.strip()).exists()
 
 
+@pytest.mark.parametrize("workers", ["0", "2"])
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, Exit.INTERRUPTED), (signal.SIGTERM, Exit.INTERRUPTED),
                                               (signal.SIGKILL, -signal.SIGKILL)])  # fmt: skip
-def test_ended_while_a_case_runs(sent: signal.Signals, status: int, kernel: Kernel, tmp_path: Path) -> None:
+def test_ended_while_a_case_runs(
+    sent: signal.Signals, status: int, workers: str, kernel: Kernel, tmp_path: Path
+) -> None:
     programs = ROOT / "tests/guest_programs"
-    options = ("-v", "--huge-pages", "2M=16", "-p", "no:cacheprovider", "-k", "hang and 2M", "--kernel", kernel.image)
-    argv = command("--results", tmp_path / "run", *options, programs)
+    options = (
+        "-v",
+        "-n",
+        workers,
+        "--huge-pages",
+        "2M=16",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "hang and 2M",
+        "--kernel",
+        kernel.image,
+    )
+    argv = command("--results", tmp_path / "run", "--kernel", kernel.image, *options, programs)
     with started(argv, {}) as process:
         read_until(process, "faults.c::hang[x86_64-2M]")
         family = wait_for_family(process.pid)
