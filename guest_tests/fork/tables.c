@@ -6,16 +6,18 @@
 #include <sys/wait.h>
 
 /*
- * In a child: its copy of the primary is empty; a read fills it with whole pages. The tags are compared through both
- * mappings, so the child maps the page twice afterwards.
+ * In a child: its copy of the primary is empty, and its counter is its own; a read fills it with whole pages. The tags
+ * are compared through both mappings, so the child maps the page twice afterwards.
  */
 static void child_fills(struct hgm_area *area, size_t touched)
 {
 	EXPECT_EQ(hgm_present(area->primary, area->length), 0);
+	EXPECT_EQ(hgm_status_kb("HugetlbPages"), 0);
 	hgm_now_empty(area, 0, area->length);
 	hgm_expect_tag(area->primary + touched * hgm_base, touched);
 	hgm_now_faulted(area, touched * hgm_base);
 	hgm_expect_pieces(area);
+	EXPECT_EQ(hgm_status_kb("HugetlbPages"), 2 * (area->length >> 10));
 }
 
 STOCK_CASE(child_starts_empty, "a child starts with nothing of a shared mapping, fills it by faults, and counts only "

@@ -115,15 +115,18 @@ void hgm_expect_counters_(const struct hgm_area *area)
 unsigned hgm_mapcount_rule(enum hgm_dialect dialect, const size_t *leaf, size_t pieces, size_t piece)
 {
 	unsigned entries = 0;
+	size_t i = 0;
 
-	for (size_t i = 0; i < pieces; i += leaf[i] ? leaf[i] / hgm_base : 1)
-		entries += !!leaf[i];
 	switch (dialect) {
 	case HGM_NONE:
 	case HGM_RFC1:
-		return entries ? 1 : 0;
+		while (i < pieces && !leaf[i])
+			i++;
+		return i < pieces;
 	case HGM_RFC2:
 	case HGM_V1:
+		for (; i < pieces; i += leaf[i] ? leaf[i] / hgm_base : 1)
+			entries += !!leaf[i];
 		return entries;
 	case HGM_V2:
 		return leaf[piece] ? 1 : 0;

@@ -189,8 +189,9 @@ HGM_CASE(every_order, "mapping the first and the last piece, a collapse, MADV_DO
 }
 
 HGM_CASE(every_order_of_ends, "a piece, a collapse, munmap, ftruncate, a punched hole and the exit of another process "
-	 "that maps the page, in all 720 orders (of 1G pages each 149th): what is gone counts for nobody, and the pool "
-	 "is full at the end [RFC v1 cover; Peter Xu: truncation left a count behind]", .deadline_s = 240)
+	 "that maps the page, in all 720 orders (of 32M pages each 7th, of larger ones each 149th): what is gone counts "
+	 "for nobody, and the pool is full at the end [RFC v1 cover; Peter Xu: truncation left a count behind]",
+	 .deadline_s = 240)
 {
 	struct step steps[STEPS] = {
 		{ "last piece", map_last }, { "collapse", collapse }, { "munmap", unmap },
@@ -198,5 +199,5 @@ HGM_CASE(every_order_of_ends, "a piece, a collapse, munmap, ftruncate, a punched
 	};
 
 	/* Each order clears two new pages. */
-	take_in_every_order(steps, hgm_huge > 1 << 28 ? 149 : 1, true);
+	take_in_every_order(steps, hgm_huge > 1 << 28 ? 149 : hgm_huge > 1 << 24 ? 7 : 1, true);
 }

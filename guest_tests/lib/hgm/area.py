@@ -152,14 +152,17 @@ class Area:
         seen = [entry & PFN if entry >> 63 else 0 for entry in entries]
         if told is not None:
             self._expect_same_story(told, seen)
-        frames = [head + piece for head in self.head for piece in range(self.pieces)]
-        expected = [frame if size else 0 for frame, size in zip(frames, self.leaf, strict=True)]
+        runs = list(self.mapped_runs())
+        whole = [frame for head in self.head for frame in range(head, head + self.pieces)]
+        expected = [0] * len(whole)
+        for start, end in runs:
+            expected[start:end] = whole[start:end]
         if seen != expected:
             number = next(i for i, pair in enumerate(zip(seen, expected, strict=True)) if pair[0] != pair[1])
             fail(
                 f"page frame of base page {number}: expected 0x{expected[number]:x}, saw 0x{seen[number]:x} (0: a hole)"
             )
-        for start, end in self.mapped_runs():
+        for start, end in runs:
             self._expect_tags(self.alias, start, end)
             self._expect_tags(self.primary, start, end)
         if told is not None and told != (wanted := self._expected_shape()):

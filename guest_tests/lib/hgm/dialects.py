@@ -44,14 +44,14 @@ def mapcount_rule(spoken: Dialect, leaf: Sequence[int], base: int) -> list[int]:
 
     `leaf` has the size of the leaf that maps each base page, 0 for a hole.
     """
-    entries = at = 0
-    while at < len(leaf):
-        entries += bool(leaf[at])
-        at += leaf[at] // base or 1
     match spoken:
         case Dialect.NONE | Dialect.RFC1:
-            return [min(entries, 1)] * len(leaf)
+            return [int(any(leaf))] * len(leaf)
         case Dialect.RFC2 | Dialect.V1:
+            entries = at = 0
+            while at < len(leaf):
+                entries += bool(leaf[at])
+                at += leaf[at] // base or 1
             return [entries] * len(leaf)
         case Dialect.V2:
             return [int(bool(size)) for size in leaf]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 import traceback
 from pathlib import Path
 from typing import NoReturn
@@ -73,9 +74,9 @@ def size_of(name: str) -> int:
 def explain(error: BaseException) -> None:
     """Print where in the case's program it failed, and why; for what is no Failure, all of it."""
     frames = traceback.extract_tb(error.__traceback__)
-    library = Path(__file__).resolve().parent
-    outside = [frame for frame in frames if Path(frame.filename).resolve().parent != library]
-    place = f"{Path(outside[-1].filename).name}:{outside[-1].lineno}: " if outside else ""
+    program = Path(sys.argv[0]).resolve()
+    ours = [frame for frame in frames if Path(frame.filename).resolve() == program]
+    place = f"{program.name}:{ours[-1].lineno}: " if ours else ""
     if isinstance(error, Failure):
         note(f"{place}{error}")
     else:
