@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Sequence
@@ -85,8 +86,11 @@ def table(base: Path) -> list[str]:
 def entries(base: Path) -> list[Entry]:
     """Return what lies in the rooms of a cache, in their order."""
     paths = [path for room in ROOMS for path in sorted((base / room).glob("*"))]
-    sizes = _sizes(paths)
-    return [Entry(path=path, size=size, used=path.lstat().st_mtime) for path in paths if (size := sizes.get(path))]
+    sizes, found = _sizes(paths), []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # another run has removed it meanwhile
+            found.append(Entry(path=path, size=sizes.get(path, 0), used=path.lstat().st_mtime))
+    return found
 
 
 def _goes(entry: Entry, days: int) -> bool:
@@ -94,10 +98,7 @@ def _goes(entry: Entry, days: int) -> bool:
 
 
 def _sizes(paths: Sequence[Path]) -> dict[Path, int]:
-    """Bytes that each takes on the disk, where what a template keeps of its guest's RAM has many holes.
-
-    What another run removes meanwhile has none.
-    """
+    """Bytes that each takes on the disk, where it can be read: what a template keeps of its guest's RAM has holes."""
     said = run(["du", "--summarize", "--block-size=1", "--", *paths], check=False, quiet=True).stdout if paths else ""
     return {Path(path): int(size) for size, path in (line.split("\t", 1) for line in said.splitlines())}
 

@@ -51,12 +51,13 @@ def cache_to_oneself() -> Iterator[Path]:
     path = cache_dir()
     assert _shared
     try:
-        fcntl.flock(_shared[1], fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise BadInput(f"the cache {path} is in use by another run", hint="wait for its end") from None
-    try:
+        try:
+            fcntl.flock(_shared[1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(f"the cache {path} is in use by another run", hint="wait for its end") from None
         yield path
     finally:
+        # Also after a refusal: the kernel has given up the old lock before it looks for the new one (flock(2)).
         fcntl.flock(_shared[1], fcntl.LOCK_SH)
 
 

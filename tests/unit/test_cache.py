@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -60,6 +61,10 @@ def test_nothing_goes_while_a_run_goes_on(base: Path) -> None:
             cache.main(["--drop-unused", "7"])
         assert left(base) == ["kernels/old"]
         process.stdin.close()
+        process.wait()
+        # Who was refused uses the cache still.
+        with pytest.raises(BlockingIOError), (base / "in-use").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     assert cache.main(["--drop-unused", "7"]) == 0
     assert left(base) == []
 
@@ -68,11 +73,11 @@ def test_a_run_waits_until_it_is_cleared(base: Path) -> None:
     with cache_to_oneself():
         argv = [sys.executable, "-c", USER]
         process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         assert process.stderr
         assert "is being cleared; waiting for the end of that" in process.stderr.readline()
-    assert process.communicate("\n")[0] == "in use\n"
+    assert process.communicate()[0] == "in use\n"
 
 
 def test_the_list(base: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,8 +79,11 @@ def test_a_kernel_is_built_once_and_again_for_every_other_input(tree: Path, tmp_
     assert first.image.read_text() == "image\n"
     assert first.release == "6.1.7"
     assert first.options()["CONFIG_USERFAULTFD"] == "y"
+    os.utime(first.image.parent, (0, 0))
     assert prepare(request(tree)) == first
     assert times_made(tree) == 1
+    # `./hgm cache --drop-unused` goes by it.
+    assert first.image.parent.stat().st_mtime > 0
     (tmp_path / "mine").write_text("CONFIG_MINE=y\n")
     patch = "--- a/mm/hugetlb.c\n+++ b/mm/hugetlb.c\n@@ -1 +1 @@\n-true\n+true true\n"
     (tmp_path / "one.patch").write_text(patch)

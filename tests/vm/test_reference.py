@@ -28,7 +28,7 @@ def test_every_case_passes_or_does_not_apply(whole: Ran) -> None:
 
 
 def test_all_cases_use_all_places_of_the_host(whole: Ran) -> None:
-    assert f"created: {(count := places.number(pools.of(X86_64, '')))}/{count} workers" in whole.output
+    assert f"created: {(count := places.number(pools.of(X86_64, '')))}/{count} worker" in whole.output
 
 
 def test_the_five_categories_are_there_at_both_sizes(whole: Ran) -> None:
