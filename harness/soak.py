@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import random
+import shlex
 import subprocess
 import sys
 import time
@@ -21,7 +23,7 @@ from harness.paths import GUEST_TESTS, ROOT, digest, sources
 from harness.process import end_group, say
 from harness.report.results import RED, RunResult, Status
 
-SCHEMA = 1  # of soak.json: raised when a key changes its meaning or goes
+SCHEMA = 2  # of soak.json: raised when a key changes its meaning or goes
 RUNS = 20
 WORKERS = 2
 SEEDS = 1 << 32  # what pytest-randomly takes
@@ -38,7 +40,8 @@ class Lap:
     load: float  # of the host over the last 15 minutes, at the end
     counts: dict[str, dict[str, int]]  # cases by architecture and status
     red: tuple[str, ...] = ()  # "id: status: first finding"
-    key: str = ""  # of what was run: the reference series, the guest tests and pytest's options
+    key: str = ""  # of what was run: the reference series and the guest tests
+    options: tuple[str, ...] = ()  # pytest's, without those for the kernel and the order
     release: str = ""  # of the kernel
 
     @property
@@ -57,17 +60,17 @@ class Laps:
     @classmethod
     def load(cls, path: Path) -> Laps:
         """Return what is kept in `path`; nothing, if the file is not there or of another schema."""
-        laps = [Lap(**one | {"red": tuple(one["red"])}) for one in record.load(path, SCHEMA).get("laps", [])]
-        return cls(path, laps)
+        laps = record.load(path, SCHEMA).get("laps", [])
+        return cls(path, [Lap(**one | {name: tuple(one[name]) for name in ("red", "options")}) for one in laps])
 
     def add(self, lap: Lap) -> None:
         """Keep a lap."""
         self.laps.append(lap)
         record.save(self.path, SCHEMA, {"laps": [asdict(one) for one in self.laps]})
 
-    def of(self, key: str) -> list[Lap]:
-        """Return the laps with just this series, these guest tests and these options."""
-        return [lap for lap in self.laps if lap.key == key]
+    def of(self, key: str, options: tuple[str, ...] | None = None) -> list[Lap]:
+        """Return the laps with just this series and these guest tests, and, where they are given, these options."""
+        return [lap for lap in self.laps if lap.key == key and options in (None, lap.options)]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -93,29 +96,22 @@ def main(arguments: Sequence[str]) -> int:
     doctor.ensure(arches)
     directory = trial.new_directory(options.results)
     laps = Laps.load(directory / "soak.json")
-    key = digest([arch.name for arch in arches], rest, sources(REFERENCE), sources(GUEST_TESTS))
+    key = digest(sources(REFERENCE), sources(GUEST_TESTS))
+    how = (f"--arch={options.arch}", f"-n{options.workers}", *rest)
     with _busy(options.load):
         try:
-            while len(laps.of(key)) < options.runs:
-                number = len(laps.laps) + 1
-                argv = [
-                    f"--arch={options.arch}",
-                    f"--series={REFERENCE}",
-                    "--expect-hgm",
-                    "-n",
-                    str(options.workers),
-                    *rest,
-                ]
-                laps.add(_lap(argv, number, directory / f"run-{number:02}", key))
+            while len(laps.of(key, how)) < options.runs:
+                laps.add(_lap(len(laps.laps) + 1, directory, key, how))
                 print(line(laps.laps[-1]), flush=True)
         except KeyboardInterrupt:
             say(f"what was run so far is kept: add --results {directory} to go on from here")
             raise
         finally:
             if options.markdown and laps.of(key):
-                options.markdown.write_text(markdown(laps.of(key)))
-    print(f"\n{summary(laps.of(key))}\nresults: {directory / 'soak.json'}")
-    return Exit.TESTS_FAILED if any(lap.red for lap in laps.of(key)) else Exit.OK
+                options.markdown.write_text(markdown(laps.of(key), datetime.date.today()))
+    mine = laps.of(key, how)
+    print(f"\n{summary(mine)}\nresults: {laps.path}")
+    return Exit.TESTS_FAILED if any(lap.red for lap in mine) else Exit.OK
 
 
 def line(lap: Lap) -> str:
@@ -125,18 +121,19 @@ def line(lap: Lap) -> str:
     return "\n".join([words, *(f"    {one}" for one in lap.red)])
 
 
-def markdown(laps: Sequence[Lap]) -> str:
-    """Return the table as Markdown."""
-    arches = list(dict.fromkeys(arch for lap in laps for arch in lap.counts))
+def markdown(laps: Sequence[Lap], day: datetime.date) -> str:
+    """Return all laps as a page in Markdown, with a table for each set of options; `day` is when it was made."""
     text = [
-        f"| run | started (UTC) | seed | {' | '.join(arches)} | red | load | s |",
-        f"| --- | --- | --- | {' | '.join('---' for _ in arches)} | --- | --- | --- |",
+        "<!-- SPDX-License-Identifier: MIT -->",
+        "# Soak: runs on a kernel that is right",
+        "",
+        f"Written by `./hgm soak --markdown` on {day}. {summary(laps)}.",
+        "",
+        "*seed*: of the order, for `./hgm run -p randomly --randomly-seed`. *red*: false alarms. *load*: of the",
+        "host over the last 15 minutes of the run. *s*: how long it took, in seconds.",
     ]
-    for number, lap in enumerate(laps, 1):
-        counts = [", ".join(f"{many} {status}" for status, many in lap.counts.get(arch, {}).items()) for arch in arches]
-        red = "<br>".join(lap.red).replace("|", "\\|") or "none"
-        cells = [str(number), lap.started[:16].replace("T", " "), str(lap.seed), *counts, red]
-        text.append(f"| {' | '.join([*cells, f'{lap.load:.1f}', f'{lap.seconds:.0f}'])} |")
+    for options in dict.fromkeys(lap.options for lap in laps):
+        text += ["", f"## `{shlex.join(options)}`", "", *_table([lap for lap in laps if lap.options == options])]
     return "\n".join(text) + "\n"
 
 
@@ -146,7 +143,9 @@ def summary(laps: Sequence[Lap]) -> str:
     return f"{len(laps)} runs, {clean} clean; {sum(lap.cases for lap in laps)} results of cases, {alarms} false alarms"
 
 
-def lap_of(result: RunResult, *, number: int, seed: int, seconds: float, load: float, key: str) -> Lap:
+def lap_of(
+    result: RunResult, *, number: int, seed: int, seconds: float, load: float, key: str, options: tuple[str, ...]
+) -> Lap:
     """Return what a run came to."""
     counts: dict[str, Counter[str]] = {}
     red = []
@@ -168,17 +167,30 @@ def lap_of(result: RunResult, *, number: int, seed: int, seconds: float, load: f
         counts={arch: dict(sorted(count.items())) for arch, count in sorted(counts.items())},
         red=tuple(red),
         key=key,
+        options=options,
         release=", ".join(sorted({str(kernel.get("release", "")) for kernel in result.kernels.values()})),
     )
 
 
-def _lap(argv: Sequence[str], number: int, place: Path, key: str) -> Lap:
+def _table(laps: Sequence[Lap]) -> Iterator[str]:
+    arches = list(dict.fromkeys(arch for lap in laps for arch in lap.counts))
+    yield f"| run | started (UTC) | seed | {' | '.join(arches)} | red | load | s |"
+    yield f"| --- | --- | --- | {' | '.join('---' for _ in arches)} | --- | --- | --- |"
+    for number, lap in enumerate(laps, 1):
+        counts = [", ".join(f"{many} {status}" for status, many in lap.counts.get(arch, {}).items()) for arch in arches]
+        red = "<br>".join(lap.red).replace("|", "\\|") or "none"
+        cells = [str(number), lap.started[:16].replace("T", " "), str(lap.seed), *counts, red]
+        yield f"| {' | '.join([*cells, f'{lap.load:.1f}', f'{lap.seconds:.0f}'])} |"
+
+
+def _lap(number: int, directory: Path, key: str, options: tuple[str, ...]) -> Lap:
     seed = random.randrange(SEEDS)
     say(f"run {number}, in the order of seed {seed}")
+    argv = ["-p", "randomly", f"--randomly-seed={seed}", f"--series={REFERENCE}", "--expect-hgm"]
     began = time.monotonic()
-    result = trial.run_cases(["-p", "randomly", f"--randomly-seed={seed}", *argv], place, ROOT)
-    seconds = time.monotonic() - began
-    return lap_of(result, number=number, seed=seed, seconds=seconds, load=os.getloadavg()[2], key=key)
+    result = trial.run_cases([*argv, *options], directory / f"run-{number:02}", ROOT)
+    seconds, load = time.monotonic() - began, os.getloadavg()[2]
+    return lap_of(result, number=number, seed=seed, seconds=seconds, load=load, key=key, options=options)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import datetime
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,13 @@ from harness.soak import Lap, Laps, lap_of, line, main, markdown, summary
 
 CLEAN = Lap(
     number=1, seed=7, started="2026-01-02T03:04:05+00:00", seconds=61.4, load=3.25,
-    counts={"x86_64": {"pass": 3, "skip": 1}}, key="k",
+    counts={"x86_64": {"pass": 3, "skip": 1}},
+    key="k", options=("--arch=all", "-n2"),
 )  # fmt: skip
 RED = Lap(
     number=2, seed=8, started="2026-01-02T04:04:05+00:00", seconds=60.0, load=4.0,
-    counts={"x86_64": {"fail": 1, "pass": 3}}, red=("a.c::x[x86_64-2M]: fail: expected 1 | 2",), key="k",
+    counts={"x86_64": {"fail": 1, "pass": 3}}, red=("a.c::x[x86_64-2M]: fail: expected 1 | 2",),
+    key="k", options=("--arch=all", "-n2"),
 )  # fmt: skip
 
 
@@ -37,7 +41,7 @@ def test_whatever_is_no_pass_is_an_alarm(status: Status) -> None:
         case("b", "arm64", Status.SKIP),
         case("c", "arm64", status, finding),
     ]
-    lap = lap_of(result, number=1, seed=5, seconds=1.0, load=1.0, key="k")
+    lap = lap_of(result, number=1, seed=5, seconds=1.0, load=1.0, key="k", options=("-n2",))
     assert lap.counts == {"arm64": {status.value: 1, "skip": 1}, "x86_64": {"pass": 1}}
     assert lap.red == (f"a.c::c[arm64-2M]: {status.value}: not ok: x",)
     assert lap.cases == 3
@@ -46,7 +50,7 @@ def test_whatever_is_no_pass_is_an_alarm(status: Status) -> None:
 def test_what_has_no_result_was_not_seen_to_be_green() -> None:
     result = RunResult(started="2026-01-02T03:04:05+00:00", command=[], not_run=["a.c::lost[x86_64-2M]"])
     result.cases.append(case("b", "x86_64", Status.SKIP))
-    lap = lap_of(result, number=1, seed=5, seconds=1.0, load=1.0, key="k")
+    lap = lap_of(result, number=1, seed=5, seconds=1.0, load=1.0, key="k", options=("-n2",))
     assert lap.red == ("a.c::lost[x86_64-2M]: has no result", "no case has passed")
 
 
@@ -55,14 +59,21 @@ def test_laps_are_kept_and_those_of_other_tests_do_not_count(tmp_path: Path) -> 
     laps.add(CLEAN)
     laps.add(RED)
     again = Laps.load(tmp_path / "soak.json")
-    assert again.of("k") == [CLEAN, RED]
-    assert again.of("other") == []
+    assert again.of("k") == again.of("k", CLEAN.options) == [CLEAN, RED]
+    assert again.of("other") == again.of("k", ("--arch=all",)) == []
 
 
 def test_a_table_and_a_line_tell_of_red_ones() -> None:
-    rows = markdown([CLEAN, RED]).splitlines()
-    assert rows[2] == "| 1 | 2026-01-02 03:04 | 7 | 3 pass, 1 skip | none | 3.2 | 61 |"
-    assert rows[3].split(" | ")[4] == r"a.c::x[x86_64-2M]: fail: expected 1 \| 2"
+    other = replace(CLEAN, number=3, options=("-k", "fork and 2M"))
+    page = markdown([CLEAN, RED, other], datetime.date(2026, 1, 3))
+    assert "on 2026-01-03. 3 runs, 2 clean; 12 results of cases, 1 false alarms.\n" in page
+    first, second = page.split("\n## ")[1:]
+    assert first.startswith("`--arch=all -n2`\n\n| run |") and second.startswith("`-k 'fork and 2M'`\n\n| run |")
+    rows = first.splitlines()[4:]
+    assert rows[0] == "| 1 | 2026-01-02 03:04 | 7 | 3 pass, 1 skip | none | 3.2 | 61 |"
+    assert [row.split(" | ")[0] for row in rows] == ["| 1", "| 2"]
+    assert [row.split(" | ")[0] for row in second.splitlines()[4:]] == ["| 1"]
+    assert rows[1].split(" | ")[4] == r"a.c::x[x86_64-2M]: fail: expected 1 \| 2"
     assert line(RED).splitlines() == [
         "run 2   4 cases, 1 red  seed 8  load 4.0  60 s",
         "    a.c::x[x86_64-2M]: fail: expected 1 | 2",
