@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import re
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ _PREFIX = re.compile(r"^(?:<\d+>)?\[\s*\d+\.\d+\]\s?(?:\[\s*[TC]\d+\]\s?)?")
 # Lines of a call trace are indented; the registers of user mode inside it are not.
 _OF_TRACE = re.compile(r"\s|R\w{2}: |CR2: |Code: |x\d+ *: |={10}")
 MAX_LINES = 80  # of one splat's text
+CRASHES = ("panic", "oops", "kasan")  # kinds after which a kernel is not to be trusted, though it may live on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,35 +50,48 @@ def find(log: str) -> list[Splat]:
     return [splat for splat, _ in located(log)]
 
 
+def allowed(log: str) -> bool:
+    """Whether a splat of the allow list is in a kernel log."""
+    return any(_excused(splat) for splat, _ in _all(log))
+
+
 def located(log: str) -> list[tuple[Splat, range]]:
     """Return what `find` finds, each with the numbers of its lines in the log, from 0."""
-    deny, allow = _rules()
+    return [(splat, where) for splat, where in _all(log) if not _excused(splat)]
+
+
+def _all(log: str) -> Iterator[tuple[Splat, range]]:
     lines = clean(log)
-    splats: list[tuple[Splat, range]] = []
     position = 0
     while position < len(lines):
-        kind = next((kind for kind, pattern in deny if pattern.search(lines[position])), None)
-        if kind is None:
+        kind = _kind(lines[position])
+        if not kind:
             position += 1
             continue
-        end = _extent(lines, position)
+        end = _extent(lines, position, kind)
         text = "\n".join(lines[position:end])
-        title = lines[position].strip()
-        if not any(rule.pattern.search(title) and rule.within.search(text) for rule in allow):
-            splats.append((Splat(kind=kind, title=title, text=text), range(position, end)))
+        yield Splat(kind=kind, title=lines[position].strip(), text=text), range(position, end)
         position = end
-    return splats
 
 
-def _extent(lines: list[str], start: int) -> int:
-    """Where the splat that begins at `start` ends: behind its end mark, or where its call trace stops."""
+def _kind(line: str) -> str:
+    return next((kind for kind, pattern in _rules()[0] if pattern.search(line)), "")
+
+
+def _excused(splat: Splat) -> bool:
+    return any(rule.pattern.search(splat.title) and rule.within.search(splat.text) for rule in _rules()[1])
+
+
+def _extent(lines: list[str], start: int, kind: str) -> int:
+    """Where the splat that begins at `start` ends: behind its end mark, where its call trace stops, or at a crash."""
     stop = min(len(lines), start + MAX_LINES)
     following = range(start + 1, stop)
-    stop = next((p for p in following if "[ cut here ]" in lines[p]), stop)
+    ends = (p for p in following if "[ cut here ]" in lines[p] or (kind not in CRASHES and _kind(lines[p]) in CRASHES))
+    stop = next(ends, stop)
     following = range(start + 1, stop)
     if mark := next((p for p in following if "---[ end " in lines[p]), None):
         return mark + 1
-    trace = next((p for p in following if lines[p].lower().startswith("call trace:")), None)
+    trace = next((p for p in range(start, stop) if lines[p].lower().startswith("call trace:")), None)
     if trace is None:
         return start + 1
     return next((p for p in range(trace + 1, stop) if not _OF_TRACE.match(lines[p])), stop)
