@@ -8,11 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from harness.report.results import CaseResult, Finding, Status
+from harness.report.results import SECONDARY, CaseResult, Finding, Status
 
 FAILED = (Status.FAIL, Status.CRASH, Status.HANG)  # verdicts on the kernel; ERROR is none
-# What follows from something else, or says only that nothing could be told: not the failure to look for, unless alone.
-SECONDARY = ("taint", "lost", "lockdep", "flood", "dump")
 MISSED = 0.05  # the chance we take that a flaky failure hides in every run of one step
 
 

@@ -29,13 +29,15 @@ class Status(StrEnum):
 
 RED = (Status.CRASH, Status.HANG, Status.FAIL, Status.ERROR, Status.FLAKY, Status.XPASS)  # the worst first
 _BADNESS = (*RED, Status.SKIP, Status.XFAIL, Status.PASS)
+# Kinds of findings that follow from something else, or say only that nothing could be told.
+SECONDARY = ("taint", "lost", "lockdep", "flood", "dump", "probe")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """One reason for a status, and the words it stands on."""
 
-    kind: str  # "ktap", "exit", "splat", "taint", "leak", "lockdep", "deadline", "flood", "lost", "dump", "expect-hgm"
+    kind: str  # such as "ktap", "splat" or "leak"; docs/results.md has all of them
     message: str
     evidence: str = ""
     fingerprint: str = ""  # what is the same of it in every case and kernel that has the same fault

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import BadInput
-from harness.report.results import CaseResult, Finding, Status
+from harness.report.results import SECONDARY, Attempt, CaseResult, Finding, Status
 
-FAILED = (Status.FAIL, Status.CRASH, Status.HANG, Status.FLAKY)  # ERROR is none: what could not be told is not known
+FAILED = (Status.FAIL, Status.CRASH, Status.HANG, Status.FLAKY)
 EXAMPLE = 'case = "guest_tests/fork/*[arm64-*]", reason = "why, and where it is discussed", revisit = 2027-06-30'
 
 
@@ -25,7 +25,7 @@ class Expected:
     case: str  # the id of a case; * stands for anything, as does ? for one character
     reason: str
     revisit: datetime.date  # from this day on it counts as a failure again
-    finding: re.Pattern[str]  # searched in the messages of the findings; another failure is not expected
+    finding: re.Pattern[str]  # searched in each finding that is no consequence; empty: whatever was found
     kernel: str = "*"  # of which the release must be
 
 
@@ -58,14 +58,22 @@ def apply(
             return replace(
                 result, status=Status.XPASS, reason=f"expected to fail until {entry.revisit}: {entry.reason}"
             )
-        said = (finding.message for finding in result.findings)
-        if result.status not in FAILED or not any(map(entry.finding.search, said)):
+        attempts = [one for one in result.attempts or (result,) if one.status is not Status.PASS]
+        if result.status not in FAILED or not all(_fails_as(entry, one) for one in attempts):
             continue
         if today < entry.revisit:
             return replace(result, status=Status.XFAIL, reason=f"until {entry.revisit}: {entry.reason}")
         message = f"was expected until {entry.revisit}, which has come: {entry.reason}"
         return replace(result, findings=(*result.findings, Finding(kind="expected", message=message)))
     return result
+
+
+def _fails_as(entry: Expected, attempt: Attempt) -> bool:
+    """Whether all that was found is what the entry is about, or follows from it; what could not be told is neither."""
+    if attempt.status not in FAILED:
+        return False
+    said = [finding.message for finding in attempt.findings if finding.kind not in SECONDARY]
+    return not entry.finding.pattern or (bool(said) and all(map(entry.finding.search, said)))
 
 
 def _matches(pattern: str, case: str) -> bool:

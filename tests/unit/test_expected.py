@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.errors import BadInput
-from harness.report.results import CaseResult, Finding, Status
+from harness.report.results import CaseResult, Finding, Status, together
 from harness.verdict.expected import apply, read
 
 CASE = "guest_tests/fork/tables.c::lazy[x86_64-2M]"
@@ -63,6 +64,27 @@ def test_another_case_another_finding_or_another_kernel_is_not_expected(tmp_path
     assert as_listed(tmp_path, ENTRY + 'finding = "^not ok: l"\n', failed).status is Status.XFAIL
     assert as_listed(tmp_path, ENTRY + 'kernel = "6.6.*"\n', failed).status is Status.FAIL
     assert as_listed(tmp_path, ENTRY + 'kernel = "6.1.*"\n', failed).status is Status.XFAIL
+
+
+def test_an_entry_of_one_finding_expects_no_other_beside_it(tmp_path: Path) -> None:
+    entry = ENTRY + 'finding = "^not ok: l"\n'
+    own, leak = Finding(kind="ktap", message="not ok: lazy"), Finding(kind="leak", message="huge pages are not back")
+    taint = Finding(kind="taint", message="the kernel's taint changed from 0 to 512")
+
+    def seen(*attempts: tuple[Status, tuple[Finding, ...]]) -> Status:
+        return as_listed(tmp_path, entry, together([replace(result(s), findings=f) for s, f in attempts])).status
+
+    assert seen((Status.FAIL, (own, taint))) is Status.XFAIL
+    assert seen((Status.FAIL, (own, leak))) is Status.FAIL
+    assert seen((Status.FAIL, (taint,))) is Status.FAIL
+    assert seen((Status.FAIL, (own,)), (Status.PASS, ())) is Status.XFAIL
+    assert seen((Status.FAIL, (own,)), (Status.FAIL, (own, leak))) is Status.FAIL
+
+
+@pytest.mark.parametrize("other", [Status.PASS, Status.FAIL])
+def test_a_run_in_which_one_attempt_could_not_be_told_is_not_expected(other: Status, tmp_path: Path) -> None:
+    both = together([result(Status.ERROR, "lost"), result(other, "not ok: lazy")])
+    assert as_listed(tmp_path, ENTRY, both).red
 
 
 def test_from_its_day_on_an_entry_expects_nothing(tmp_path: Path) -> None:
