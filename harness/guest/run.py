@@ -108,10 +108,12 @@ class Guest:
         for pool in machine.spec.pools:
             got = self.state.pools.get(pool.size, {}).get("nr", 0)
             if got != pool.count:
-                raise BadInput(
-                    f"the guest has {got} huge pages of {size_name(pool.size)}, {pool.count} were asked for",
-                    hint="ask for fewer with --huge-pages SIZE=COUNT",
-                )
+                words = f"the guest has {got} huge pages of {size_name(pool.size)}, {pool.count} were asked for"
+                sizes = machine.spec.arch.huge_page_sizes
+                if pool.size not in sizes:
+                    raise BadInput(words, hint=f"{machine.spec.arch.name} has {', '.join(map(size_name, sizes))}")
+                # It was given memory for all of them (harness/vm/command.py).
+                raise GuestFault(words, hint="is the kernel at fault? ask for fewer with --huge-pages SIZE=COUNT")
 
     def run(self, case: Case, huge_page_size: int, directory: Path) -> Observation:
         """Run one case to its end and return everything seen. The guest is only fit for another if it passed.
@@ -133,7 +135,7 @@ class Guest:
         mark = uuid.uuid4().hex[:12]
         # The shell stays, and so turns death by a signal into 128 + its number: ssh as spoken here has no word for it.
         command = f"cd {WORKDIR} && echo 'hgm: begin {mark} {name}' > /dev/kmsg && {command}; exit $?"
-        with probe.answering(machine, machine.questions) as shapes:
+        with probe.answering(machine, machine.questions) as answers:
             waiting = Patience(machine, self._position, self._slowness)
             outcome = machine.ssh.run(command, deadline, limit=OUTPUT_LIMIT, patience=waiting.left)
         before, after = self.state, None
@@ -171,7 +173,8 @@ class Guest:
             memory="; ".join(dumps),
             before=before,
             after=after,
-            shapes=tuple(shapes),
+            shapes=tuple(answers.shapes),
+            unseen=tuple(answers.faults),
         )
 
     def _quick(self, command: str, stdin: bytes = b"") -> Outcome:

@@ -23,7 +23,10 @@ class Stub:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(seconds)
         self._buffer = b""
-        self._socket.connect(str(path))
+        try:
+            self._socket.connect(str(path))
+        except OSError as error:
+            raise HostFault(f"QEMU's gdb stub at {path} does not let itself be reached: {error}") from error
         # That the guest has stopped may be told unasked, before or after the first question; this has an answer like
         # no other, so what follows it is in step.
         answer = self.ask("qSupported")

@@ -12,9 +12,9 @@ import contextlib
 import re
 import select
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,6 +76,14 @@ class Shape:
         """The line that the guest reads."""
         pages = "; ".join(f"{page}@{frame:x}" for page, frame in zip(self.pages, self.frames, strict=True))
         return f"tables {self.tables}; {pages}" + "".join(f" !! {finding}" for finding in self.findings)
+
+
+@dataclass(slots=True)
+class Answers:
+    """What a case was told, in order."""
+
+    shapes: list[Shape] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)  # why it could not be told
 
 
 class Prober:
@@ -154,21 +162,20 @@ def _shape(found: Walk, huge: int, base: int, seconds: float) -> Shape:
 
 
 @contextlib.contextmanager
-def answering(machine: Machine, port: socket.socket) -> Iterator[list[Shape]]:
-    """Answer questions that come from `port` until the block is left; the list holds the answers in order."""
-    answers: list[Shape] = []
+def answering(machine: Machine, port: socket.socket) -> Iterator[Answers]:
+    """Answer questions that come from `port` until the block is left; what is yielded holds the answers."""
+    answers = Answers()
     ours, its = socket.socketpair()
-    thread = threading.Thread(target=_serve, args=(machine, port, its, answers), name="shapes", daemon=True)
-    with ours, its:
-        thread.start()
+    with ours, its, ThreadPoolExecutor(1, "shapes") as threads:
+        served = threads.submit(_serve, machine, port, its, answers)
         try:
             yield answers
         finally:
             ours.shutdown(socket.SHUT_WR)
-            thread.join()
+        served.result()  # a fault of ours is raised here, and blames no kernel
 
 
-def _serve(machine: Machine, port: socket.socket, stop: socket.socket, answers: list[Shape]) -> None:
+def _serve(machine: Machine, port: socket.socket, stop: socket.socket, answers: Answers) -> None:
     prober = Prober(machine)
     text = b""
     while True:
@@ -188,7 +195,7 @@ def _serve(machine: Machine, port: socket.socket, stop: socket.socket, answers: 
                 port.sendall(_answer(prober, line.decode(errors="replace"), answers).encode())
 
 
-def _answer(prober: Prober, line: str, answers: list[Shape]) -> str:
+def _answer(prober: Prober, line: str, answers: Answers) -> str:
     """Return the line that answers "shape COOKIE START LENGTH HUGE", numbers in hexadecimal."""
     match = re.fullmatch(r"shape ([0-9a-f]+) ([0-9a-f]+) ([0-9a-f]+) ([0-9a-f]+)", line.strip())
     if not match:
@@ -197,8 +204,9 @@ def _answer(prober: Prober, line: str, answers: list[Shape]) -> str:
     try:
         found = prober.look(cookie, start, length, huge)
     except HarnessError as error:
-        # What could not be told fails the case, with these words.
+        # The case says no, with these words, and its verdict is that it could not be told.
+        answers.faults.append(error.message)
         return f"{cookie:x} error: {error.message}\n"
-    answers.append(found)
+    answers.shapes.append(found)
     text = f"{cookie:x} {found}"
     return f"{text}\n" if len(text.encode()) < MOST_TEXT else f"{cookie:x} long\n"

@@ -19,7 +19,7 @@ from harness.vm.ssh import End, Outcome
 
 NO_HGM = "kernel has no HGM"  # how a case's skip reason begins on a kernel without it
 _EXIT = {0: "pass", 1: "fail", 4: "skip"}  # as kselftest.h has them
-_CRASHES = ("panic", "oops", "kasan")
+WARNED = 1 << 9  # of the taint: there was a WARN (kernel/panic.c:__warn)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,7 @@ class Observation:
     before: State
     after: State | None  # None: the guest could not be asked any more
     shapes: tuple[Shape, ...] = ()  # how the case's memory was mapped, as it asked, in order
+    unseen: tuple[str, ...] = ()  # why it was not told, where it asked in vain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,7 @@ class Verdict:
 
 def judge(seen: Observation, *, expect_hgm: bool) -> Verdict:
     """Weigh all evidence. A case passes only if every piece of it says so; the worst finding names the status."""
-    if verdict := worst(seen, [*of_kernel(seen), *_program(seen), *of_state(seen)]):
+    if verdict := worst(seen, [*of_kernel(seen), *_unseen(seen, _program(seen)), *of_state(seen)]):
         return verdict
     if seen.ktap.status == "skip":
         if expect_hgm and seen.ktap.reason.startswith(NO_HGM):
@@ -75,14 +76,14 @@ def worst(seen: Observation, found: Sequence[tuple[Status, Finding]]) -> Verdict
 
 def crashed(log: str) -> bool:
     """Whether a kernel's log shows that it crashed, though it may have lived on."""
-    return any(splat.kind in _CRASHES for splat in splats.find(log))
+    return any(splat.kind in splats.CRASHES for splat in splats.find(log))
 
 
 def of_kernel(seen: Observation) -> list[tuple[Status, Finding]]:
     """What the kernel complained of while the case ran, or late, so that nobody else saw it."""
     return [
         (
-            Status.CRASH if splat.kind in _CRASHES else Status.FAIL,
+            Status.CRASH if splat.kind in splats.CRASHES else Status.FAIL,
             Finding(kind="splat", message=f"{splat.kind}{when}: {splat.title}", evidence=splat.text),
         )
         for log, when in ((seen.earlier, " before this case, after the one before it"), (seen.log, ""))
@@ -131,6 +132,15 @@ def _program(seen: Observation) -> list[tuple[Status, Finding]]:
     return found
 
 
+def _unseen(seen: Observation, found: list[tuple[Status, Finding]]) -> list[tuple[Status, Finding]]:
+    """What is left of a program's words if page tables could not be read for it: its no is to that, not to a kernel."""
+    if not seen.unseen:
+        return found
+    message = f"page tables could not be read: {'; '.join(seen.unseen)}"
+    finding = Finding(kind="probe", message=message, evidence="\n".join(seen.ktap.diagnostics))
+    return [*(one for one in found if one[1].kind != "ktap"), (Status.ERROR, finding)]
+
+
 def _refusal(ktap: Ktap, stderr: str = "") -> list[tuple[Status, Finding]]:
     """What the program has said no to. It counts even if the program, or its guest, did not get to an end after it."""
     names = ", ".join(point.name for point in ktap.points if point.status == "fail")
@@ -150,14 +160,16 @@ def of_state(seen: Observation) -> list[tuple[Status, Finding]]:
     if not seen.log_complete:
         message = "the kernel's log does not reach to the end of the case, so it could not be searched"
         found.append((Status.ERROR, Finding(kind="lost", message=message)))
-    if after.tainted != before.tainted:
+    # An allowed WARN taints as every other does.
+    excused = WARNED if splats.allowed(seen.earlier + seen.log) else 0
+    if (after.tainted ^ before.tainted) & ~excused:
         message = f"the kernel's taint changed from {before.tainted} to {after.tainted}"
         found.append((Status.FAIL, Finding(kind="taint", message=message)))
     if not seen.spoils and (changes := pool_changes(before, after)):
         found.append(
             (Status.FAIL, Finding(kind="leak", message="huge pages are not back", evidence="\n".join(changes)))
         )
-    if 0 in (before.debug_locks, after.debug_locks):
+    if 0 in (before.debug_locks, after.debug_locks) or before.debug_locks != after.debug_locks:
         when = "before" if before.debug_locks == 0 else "while"
         message = f"lockdep had switched itself off {when} the case ran, so locking was not checked"
         found.append((Status.ERROR, Finding(kind="lockdep", message=message)))

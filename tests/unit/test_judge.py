@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ PASS = "KTAP version 1\n1..1\nok 1 a\n"
 FAIL = "KTAP version 1\n1..1\n# a.c:7: count is 2, expected 1\nnot ok 1 a\n"
 SKIP = "KTAP version 1\n1..1\nok 1 a # SKIP kernel has no HGM\n"
 WARN = "[ 1.0] WARNING: CPU: 0 PID: 7 at mm/hugetlb.c:1 hugetlb_fault+0x1/0x2\n"
+ALLOWED = (Path(__file__).parent / "splats/allowed/dmesg.txt").read_text()
 PANIC = "[ 1.0] Kernel panic - not syncing: Fatal exception\n"
 
 
@@ -61,7 +63,14 @@ def state(**changes: Any) -> State:
         (observe(after=state(pools={2 << 20: {**POOLS[2 << 20], "free": 3}})), Status.FAIL, ["leak"]),
         (observe(after=state(pools={}), spoils=True), Status.PASS, []),
         (observe(after=state(tainted=512), spoils=True), Status.FAIL, ["taint"]),
+        (observe(after=state(pools={})), Status.FAIL, ["leak"]),
+        (observe(log=ALLOWED, after=state(tainted=512)), Status.PASS, []),
+        (observe(log=ALLOWED, after=state(tainted=512 | 128)), Status.FAIL, ["taint"]),
+        (observe(FAIL, 1, unseen=("no answer",)), Status.ERROR, ["probe"]),
+        (observe(FAIL, 1, unseen=("no answer",), log=PANIC), Status.CRASH, ["splat", "probe"]),
+        (observe(PASS, 0, unseen=("no answer",)), Status.ERROR, ["probe"]),
         (observe(after=state(debug_locks=0)), Status.ERROR, ["lockdep"]),
+        (observe(after=state(debug_locks=None)), Status.ERROR, ["lockdep"]),
         (observe(before=state(debug_locks=0), after=state(debug_locks=0)), Status.ERROR, ["lockdep"]),
         (observe(after=None), Status.ERROR, ["lost"]),
         (observe(log_complete=False), Status.ERROR, ["lost"]),
