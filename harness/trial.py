@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import BadInput, Exit, GuestFault, HostFault
+from harness.errors import BadInput, Exit, GuestFault, HarnessError, HostFault
 from harness.kernel.build import BuildFailed
 from harness.paths import ROOT
 from harness.process import run, tail
@@ -55,11 +55,15 @@ def build(arguments: Sequence[str], log: Path, cwd: Path) -> Built:
     raise HostFault(f"the build ended with status {done.returncode}\n{last}", hint=f"its log is {log}")
 
 
-def run_cases(arguments: Sequence[str | os.PathLike[str]], directory: Path, cwd: Path) -> RunResult:
+def run_cases(
+    arguments: Sequence[str | os.PathLike[str]], directory: Path, cwd: Path, *, partial: bool = False
+) -> RunResult:
     """Run the guest tests that `arguments` (of `./hgm run`) select, each case once, with the results in `directory`.
 
     Raises what ended the run before its time: GuestFault, BuildFailed, HostFault or BadInput (also if no case was
-    selected), KeyboardInterrupt if the child was interrupted.
+    selected), KeyboardInterrupt if the child was interrupted. It is a HostFault, too, if nothing is red and yet cases
+    have no result, unless the caller looks at `not_run` itself (`partial`); a red case says no whatever became of
+    others.
     """
     directory.mkdir(parents=True, exist_ok=True)
     written, log = directory / "results.json", directory / "output.txt"
@@ -71,14 +75,18 @@ def run_cases(arguments: Sequence[str | os.PathLike[str]], directory: Path, cwd:
     if done.returncode == Exit.INTERRUPTED or (result and result.interrupted):
         raise KeyboardInterrupt("the run was interrupted")
     if result and result.fault:
-        kinds = {kind.exit_code: kind for kind in (BadInput, GuestFault, BuildFailed)}
-        raise kinds.get(Exit(result.fault.exit_code), HostFault)(result.fault.message, hint=f"its log is {log}")
+        kinds: list[type[HarnessError]] = [BadInput, GuestFault, BuildFailed]
+        kind = next((one for one in kinds if one.exit_code == result.fault.exit_code), HostFault)
+        raise kind(result.fault.message, hint=f"its log is {log}")
     if done.returncode == Exit.NO_TESTS:
         raise BadInput("no case was selected", hint="see what there is with ./hgm run --collect-only -q")
     if done.returncode == Exit.BAD_INPUT:
         raise BadInput(f"the run was refused:\n{tail(done.stdout)}")
     if not result or done.returncode not in (Exit.OK, Exit.TESTS_FAILED):
         raise HostFault(f"the run ended with status {done.returncode}\n{tail(done.stdout)}", hint=f"its log is {log}")
+    if result.not_run and not partial and not any(case.red for case in result.cases):
+        lost = f"{len(result.not_run)} case(s) without a result, such as {result.not_run[0]}"
+        raise HostFault(f"the run has left {lost}\n{tail(done.stdout)}", hint=f"its log is {log}")
     return result
 
 

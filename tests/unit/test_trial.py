@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,8 +34,8 @@ def ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int, result: R
     monkeypatch.setattr(trial, "_CHILD", ("sh", "-c", script, "sh"))
 
 
-def run_result(*cases: CaseResult, fault: Fault | None = None, interrupted: bool = False) -> RunResult:
-    return RunResult(started="now", command=["hgm"], cases=list(cases), fault=fault, interrupted=interrupted)
+def run_result(*cases: CaseResult, **more: Any) -> RunResult:
+    return RunResult(started="now", command=["hgm"], cases=list(cases), **more)
 
 
 def test_what_was_written_is_read_again(tmp_path: Path) -> None:
@@ -69,6 +70,24 @@ def test_failed_without_results_is_no_verdict(monkeypatch: pytest.MonkeyPatch, t
 def test_results_of_an_interrupted_run_are_no_verdict(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ends(monkeypatch, tmp_path, 1, run_result(FAILED, interrupted=True))
     with pytest.raises(KeyboardInterrupt):
+        trial.run_cases([], tmp_path / "run", tmp_path)
+
+
+def test_green_less_what_was_lost_is_no_verdict(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As when a worker of pytest-xdist dies; after -x a case without a result is as it should be."""
+    green = run_result(PASSED, not_run=["a.c::b[x86_64-2M]"])
+    ends(monkeypatch, tmp_path, 1, green)
+    with pytest.raises(HostFault, match=r"1 case\(s\) without a result, such as a\.c::b\[x86_64-2M\]"):
+        trial.run_cases([], tmp_path / "run", tmp_path)
+    assert trial.run_cases([], tmp_path / "run", tmp_path, partial=True) == green
+    red = run_result(PASSED, FAILED, not_run=["a.c::b[x86_64-2M]"])
+    ends(monkeypatch, tmp_path, 1, red)
+    assert trial.run_cases([], tmp_path / "run", tmp_path) == red
+
+
+def test_an_internal_error_of_pytest_is_a_fault_of_the_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ends(monkeypatch, tmp_path, 3, run_result(PASSED, fault=Fault(exit_code=3, message="pytest met an internal error")))
+    with pytest.raises(HostFault, match="pytest met an internal error"):
         trial.run_cases([], tmp_path / "run", tmp_path)
 
 
