@@ -12,14 +12,21 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.arch import Arch, size_name
+from harness.arch import ARCHES, Arch, size_name
 from harness.errors import BadInput
 
 DEADLINE_S = 60
 STRESS = "stress"  # the category that runs for a time of the user's choice, and only if asked for
 ATTRIBUTES = {"deadline_s": int, "sizes": str, "arch": str, "spoils": int}
 
-_C_CASE = re.compile(r"^(HGM|STOCK)_CASE\(", re.MULTILINE)
+DECORATORS = ("hgm.case", "hgm.stock_case")
+
+# The macros, wherever they are used; comments, literals and their own definitions are passed over.
+_C_CASE = re.compile(
+    r"""//[^\n]*|/\*.*?\*/|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'"""
+    r"""|\#[ \t]*define[ \t]+(?:HGM|STOCK)_CASE\b(?:[^\\\n]|\\.)*|\b(HGM|STOCK)_CASE\s*\(""",
+    re.DOTALL,
+)
 _C_TOKEN = re.compile(
     r"""\s*(?:(?P<string>"(?:[^"\\\n]|\\.)*")|(?P<word>[A-Za-z_]\w*)|(?P<number>\d+)|(?P<sign>[(),.={;])|//[^\n]*|/\*.*?\*/)""",
     re.DOTALL,
@@ -55,7 +62,8 @@ class Case:
 def find(program: Path) -> list[Case]:
     """Return the cases of one program, in source order; none if the file declares none.
 
-    Raises BadInput, with file and line, for a declaration that cannot be read or a name used twice.
+    Raises BadInput, with file and line, for a declaration that cannot be read, would never run or stands where none is
+    read, and for a name used twice.
     """
     text = program.read_text()
     cases = _in_c(program, text) if program.suffix == ".c" else _in_python(program, text)
@@ -68,11 +76,14 @@ def find(program: Path) -> list[Case]:
 
 
 def _in_c(program: Path, text: str) -> list[Case]:
-    return [_c_case(program, text, match) for match in _C_CASE.finditer(text)]
+    return [_c_case(program, text, match) for match in _C_CASE.finditer(text) if match[1]]
 
 
 def _c_case(program: Path, text: str, start: re.Match[str]) -> Case:
     line = text.count("\n", 0, start.start()) + 1
+    if start.start() and text[start.start() - 1] != "\n":
+        hint = "it begins a line, and no macro stands for it: cases are read from the source as it is"
+        raise BadInput(f"{program}:{line}: {start[1]}_CASE is not read as a case here", hint=hint)
     tokens = _c_arguments(text, start.end(), f"{program}:{line}")
     fields: list[list[tuple[str, str]]] = [[]]
     for token in tokens:
@@ -111,13 +122,17 @@ def _in_python(program: Path, text: str) -> list[Case]:
         tree = ast.parse(text, filename=str(program))
     except SyntaxError as error:
         raise BadInput(f"{program}:{error.lineno}: {error.msg}") from error
-    return [
-        _python_case(program, function, decorator)
-        for function in tree.body
-        if isinstance(function, ast.FunctionDef)
-        for decorator in function.decorator_list
-        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) in ("hgm.case", "hgm.stock_case")
-    ]
+    cases = []
+    for function in ast.walk(tree):
+        for decorator in getattr(function, "decorator_list", ()):
+            call = decorator if isinstance(decorator, ast.Call) else None
+            name = ast.unparse(call.func if call else decorator)
+            if call and name in DECORATORS and isinstance(function, ast.FunctionDef) and function in tree.body:
+                cases.append(_python_case(program, function, call))
+            elif name.rpartition(".")[2] in ("case", "stock_case"):
+                hint = 'it is @hgm.case("claim", ...) over a plain function that is part of nothing else'
+                raise BadInput(f"{program}:{decorator.lineno}: @{name} is not read as a case here", hint=hint)
+    return cases
 
 
 def _python_case(program: Path, function: ast.FunctionDef, decorator: ast.Call) -> Case:
@@ -142,6 +157,14 @@ def _case(program: Path, line: int, name: str, claim: object, needs_hgm: bool, a
         raise BadInput(f"{where} has no claim", hint="say in one line what the case shows")
     deadline = attributes.get("deadline_s", DEADLINE_S)
     assert isinstance(deadline, int)
+    sizes, arch = tuple(str(attributes.get("sizes", "")).split()), str(attributes.get("arch", ""))
+    rows = [row for row in ARCHES.values() if arch in ("", row.name)]
+    if not rows:
+        raise BadInput(f"{where}: there is no architecture {arch}", hint=f"known: {', '.join(ARCHES)}")
+    known = [size_name(size) for size in sorted({size for row in rows for size in row.huge_page_sizes})]
+    if unknown := [size for size in sizes if size not in known]:
+        of = f" of {arch}" if arch else ""
+        raise BadInput(f"{where}: no huge page{of} is {unknown[0]}", hint=f"known: {', '.join(known)}")
     return Case(
         program=program,
         line=line,
@@ -149,7 +172,7 @@ def _case(program: Path, line: int, name: str, claim: object, needs_hgm: bool, a
         claim=" ".join(claim.split()),
         needs_hgm=needs_hgm,
         deadline_s=deadline,
-        sizes=tuple(str(attributes.get("sizes", "")).split()),
-        arch=str(attributes.get("arch", "")),
+        sizes=sizes,
+        arch=arch,
         spoils=bool(attributes.get("spoils", 0)),
     )

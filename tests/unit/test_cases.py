@@ -22,9 +22,14 @@ def program(tmp_path: Path, name: str, text: str) -> Path:
 C = """
 #include "hgm.h"
 // HGM_CASE(commented, "out") {
+/*
+HGM_CASE(commented, "out, too") {}
+ */
+#define STOCK_CASE(id, what, ...) \\
+	HGM_CASE(id, what, ##__VA_ARGS__)
 HGM_CASE(counts_once, "one piece " // which one
          "counts once [RFC v1]", .deadline_s = 30, .sizes = "1G")
-{ expect(f(1, ")")); }
+{ expect(f('"', ")", "HGM_CASE(in, a string)")); }
 STOCK_CASE(shared, "two, three \\"users\\"", .spoils = 1) { }
 """
 
@@ -32,22 +37,23 @@ STOCK_CASE(shared, "two, three \\"users\\"", .spoils = 1) { }
 def test_c_cases(tmp_path: Path) -> None:
     path = program(tmp_path, "partial.c", C)
     assert find(path) == [
-        Case(program=path, line=4, name="counts_once", claim="one piece counts once [RFC v1]", needs_hgm=True,
+        Case(program=path, line=9, name="counts_once", claim="one piece counts once [RFC v1]", needs_hgm=True,
              deadline_s=30, sizes=("1G",)),
-        Case(program=path, line=7, name="shared", claim='two, three "users"', needs_hgm=False,
+        Case(program=path, line=12, name="shared", claim='two, three "users"', needs_hgm=False,
              spoils=True),
     ]  # fmt: skip
     assert find(path)[0].category == "mapcount"
 
 
-PYTHON = """
+PYTHON = '''
 import hgm
 @hgm.case("one piece counts once", deadline_s=30)
 def counts_once(context: hgm.Context) -> None: ...
 @hgm.stock_case("shared by two", arch="x86_64", spoils=1)
 def shared(context: hgm.Context) -> None: ...
-def helper() -> None: ...
-"""
+def helper() -> None:
+    """Not under @hgm.case("claim")."""
+'''
 
 
 def test_python_cases_are_not_imported(tmp_path: Path) -> None:
@@ -72,6 +78,15 @@ def test_sizes_are_those_of_the_machine(tmp_path: Path) -> None:
         ("a.c", 'HGM_CASE(a, "x", .deadline_s = LIMIT) {}', "a.c:1: an attribute is"),
         ("a.c", 'HGM_CASE(a, "x", .colour = "red") {}', "unknown attribute colour"),
         ("a.c", 'HGM_CASE(a, "x", .deadline_s = "1") {}', "deadline_s is '1', which is no int"),
+        ("a.c", 'HGM_CASE(a, "x", .sizes = "2M 2MB") {}', "a.c:1: a: no huge page is 2MB"),
+        ("a.c", 'HGM_CASE(a, "x", .sizes = "64K", .arch = "x86_64") {}', "a: no huge page of x86_64 is 64K"),
+        ("a.c", 'HGM_CASE(a, "x", .arch = "arm46") {}', "a: there is no architecture arm46"),
+        ("a.c", '\n static HGM_CASE(a, "x") {}', "a.c:2: HGM_CASE is not read as a case here"),
+        ("a.c", '#define BOTH(n) STOCK_CASE(n, "x")', "a.c:1: STOCK_CASE is not read"),
+        ("a.py", '@case("x")\ndef a(c): ...', "a.py:1: @case is not read as a case here"),
+        ("a.py", "@hgm.case\ndef a(c): ...", "a.py:1: @hgm.case is not read"),
+        ("a.py", '@hgm.case("x")\nasync def a(c): ...', "a.py:1: @hgm.case is not read"),
+        ("a.py", 'if x:\n    @hgm.stock_case("x")\n    def a(c): ...', "a.py:2: @hgm.stock_case is not read"),
         ("a.c", "HGM_CASE(a, CLAIM) {}", "a case is HGM_CASE(name"),
         ("a.c", 'HGM_CASE(a, "") {}', "a has no claim"),
         ("a.c", 'HGM_CASE(a, "x"', "does not end"),
