@@ -18,16 +18,20 @@ from harness.kernel import series
 from harness.kernel.build import BuildFailed, Kernel, KernelRequest, build
 from harness.kernel.repo import KernelRepo, disk_faults
 from harness.kernel.source import resolve
-from harness.options import Parser, add_options, expand, kernel_request
+from harness.options import Parser, add_options, expand, kernel_request, wants_reference
 from harness.pools import Pool
 from harness.process import say
-from harness.report.results import Status
+from harness.report.results import RED, Status
 from harness.verdict import splats
+from harness.verdict.judge import NO_HGM
 from harness.vm import machine
 from harness.vm.command import VmSpec
 
-GREEN = (Status.PASS, Status.SKIP)
 SHOWN = 3  # of many cases that change alike
+# Options of how cases are run, which every run of them gets.
+RUNNING = ("huge_pages", "stress", "fresh", "repeat", "no_rerun", "expected_failures", "shard", "dump_memory")
+# An image has no patches; the runs get images, which have no selftests; and nobody sees them wait.
+UNFIT = ("kernel", "kernel_config", "kselftest", "pause_on_failure")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +81,9 @@ def main(arguments: Sequence[str]) -> int:
         prog="hgm series",
         usage="hgm series [options] [-- [PYTEST-ARGUMENTS]]",
         description=main.__doc__,
-        epilog="Without --series it is the reference series. A lone -- runs every case, -- -k mapcount some.",
+        epilog="Without --series it is the reference series. A lone -- runs every case, -- -k mapcount some. "
+        "--expect-hgm: HGM must be there after the last of the patches, and stay once there; so by default for the "
+        "whole reference series.",
         allow_abbrev=False,
     )
     add_options(parser.add_argument)
@@ -87,14 +93,22 @@ def main(arguments: Sequence[str]) -> int:
     at = words.index("--") if "--" in words else len(words)
     options = parser.parse_args(words[:at])
     selection = words[at + 1 :] if at < len(words) else None
+    given = {name: value for name, value in vars(options).items() if value != parser.get_default(name)}
+    if unfit := next((name for name in UNFIT if name in given), None):
+        raise BadInput(f"{_word(unfit)} does not go with a series", hint="./hgm run takes it")
+    of_cases = {*RUNNING, "expect_hgm"} - {"huge_pages"}
+    if selection is None and (idle := next((name for name in given if name in of_cases), None)):
+        raise BadInput(f"{_word(idle)} is about cases, and none is run", hint="end with --, or with -- -k mapcount")
     arches = expand(options.arch)
     doctor.ensure(arches)
     request = kernel_request(options, arches[0], Path.cwd())
     if not request.series:
         raise BadInput("there is no series to test", hint="--series DIR|MBOX")
-    runner = (
-        Cases(selection, options.huge_pages, trial.new_directory(options.results)) if selection is not None else None
-    )
+    runner = None
+    if selection is not None:
+        running = [_word(name, given[name]) for name in RUNNING if name in given]
+        expect_hgm = options.expect_hgm or (wants_reference(options) and not options.patches)
+        runner = Cases(selection, running, expect_hgm, trial.new_directory(options.results))
     steps = []
     print(HEADER)
     for step in walk(request, arches, options.huge_pages, options.patches or "", runner):
@@ -113,20 +127,33 @@ class Cases:
     """Runs the selected cases on one kernel after the other."""
 
     selection: Sequence[str]  # pytest's arguments
-    huge_pages: str
+    options: Sequence[str]  # of how they are run
+    expect_hgm: bool  # after the last patch, and wherever a case has passed before
     directory: Path
+    _passed: set[str] = field(default_factory=set)  # ids
 
-    def run(self, kernel: Kernel, number: int) -> tuple[float, dict[str, Status]]:
-        """Return the seconds until ssh worked and the status of each case; raises as `trial.run_cases` does."""
-        place = self.directory / f"{number:02d}-{kernel.arch.name}"
+    def run(self, step: Step, kernel: Kernel, *, last: bool) -> Step:
+        """Return `step` with what the cases come to on its kernel; raises as `trial.run_cases` does."""
+        place = self.directory / f"{step.number:02d}-{kernel.arch.name}"
         words = [f"--arch={kernel.arch.name}", f"--kernel={kernel.image}", f"--kernel-config={kernel.config}"]
-        words += [f"--huge-pages={self.huge_pages}"] if self.huge_pages else []
-        result = trial.run_cases([*words, *self.selection], place, Path.cwd())
+        result = trial.run_cases([*words, *self.options, *self.selection], place, Path.cwd())
         seen = result.machines[kernel.arch.name]
         boots = seen["boot_seconds"]
         assert isinstance(boots, list)
-        # That of the template, if guests were cloned: it may have been taken by an earlier run.
-        return float(str(seen["template_boot_seconds"] or boots[0])), {case.id: case.status for case in result.cases}
+        told = {case.id: case.status for case in result.cases}
+        skipped = [case for case in result.cases if case.status is Status.SKIP]
+        lacking = [case.id for case in skipped if case.reason.startswith(NO_HGM)]
+        lost = [case for case in lacking if self.expect_hgm and (last or case in self._passed)]
+        self._passed.update(case for case, status in told.items() if status is Status.PASS)
+        told |= dict.fromkeys(lost, Status.FAIL)
+        return replace(
+            step,
+            # That of the template, if guests were cloned: it may have been taken by an earlier run.
+            boot_s=float(str(seen["template_boot_seconds"] or boots[0])),
+            cases=told,
+            problem=f"HGM was expected, but the {NO_HGM}" if lost else "",
+            status=Exit.TESTS_FAILED if any(status in RED for status in told.values()) else Exit.OK,
+        )
 
 
 def walk(
@@ -155,9 +182,7 @@ def walk(
                 step = replace(step, build_s=round(time.monotonic() - began, 1))
                 if cases:
                     say(f"running cases on {arch.name} with {number} patches")
-                    boot_s, told = cases.run(kernel, number)
-                    red = any(status not in GREEN for status in told.values())
-                    yield replace(step, boot_s=boot_s, cases=told, status=Exit.TESTS_FAILED if red else Exit.OK)
+                    yield cases.run(step, kernel, last=number == asked[-1])
                 else:
                     yield replace(step, boot_s=_boot(kernel, pools.of(arch, huge_pages)))
             except (BuildFailed, GuestFault) as error:
@@ -184,11 +209,17 @@ def change_table(steps: Sequence[Step]) -> list[str]:
     grouped = itertools.groupby(changes(steps), key=lambda one: (one.number, one.where, one.before, one.after))
     for (_, where, before, after), group in grouped:
         names = [change.case for change in group]
-        shown = names if after not in GREEN else names[:SHOWN]
+        shown = names if after in RED else names[:SHOWN]
         lines.append(f"{where:>6}  {before} -> {after}: {len(names)}")
         lines += [f"          {name}" for name in shown]
         lines += [f"          and {len(names) - len(shown)} more"] if len(names) > len(shown) else []
     return lines if len(lines) > 1 else ["no case changed at any patch"]
+
+
+def _word(name: str, value: object = True) -> str:
+    """Return an option as a word of a command line."""
+    word = f"--{name.replace('_', '-')}"
+    return word if value is True else f"{word}={value}"
 
 
 def _numbers(only: str, count: int) -> range:
