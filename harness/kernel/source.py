@@ -121,6 +121,8 @@ def _snapshot(repo: KernelRepo, directory: Path, head: str, lineage: str) -> str
             # A split index has its other half in the user's repository, where this git does not look.
             if repo.git("ls-files", "--error-unmatch", "Makefile", index=kept, check=False).returncode:
                 kept.unlink()
+            else:
+                _look_at_all(repo, directory, kept)
         elif head:
             kept.unlink(missing_ok=True)
         if head and not kept.exists():
@@ -137,6 +139,21 @@ def _snapshot(repo: KernelRepo, directory: Path, head: str, lineage: str) -> str
             raise HostFault(f"the state of {directory} cannot be taken: {reason}", hint=disk_hint(reason))
         # The files that did not change are among the user's objects, hence "missing".
         return repo.git("write-tree", "--missing-ok", index=kept).stdout.strip()
+
+
+def _look_at_all(repo: KernelRepo, directory: Path, index: Path) -> None:
+    """Take from an index the marks by which git passes over changes: of all files but those not checked out."""
+    lines = repo.git("ls-files", "-v", "-z", index=index).stdout.split("\0")[:-1]
+    assumed = [line[2:] for line in lines if line[0].islower()]
+    skipped = [line[2:] for line in lines if line[0] in "sS"]
+    there = [name for name in skipped if os.path.lexists(directory / name)]
+    for flag, names in (("--no-assume-unchanged", assumed), ("--no-skip-worktree", there)):
+        if names:
+            stdin = "\0".join(names).encode()
+            repo.git("update-index", flag, "-z", "--stdin", index=index, work_tree=directory, stdin=stdin)
+    if skipped:
+        # What a sparse index has as directories, git knows only with the user's objects.
+        repo.git("update-index", "--force-write-index", index=index, work_tree=directory)
 
 
 def _ignores_all(repo: KernelRepo, directory: Path) -> bool:

@@ -116,6 +116,32 @@ def test_a_change_within_the_same_instant_is_seen(tree: Path) -> None:
     assert text_of(resolve(SourceSpec(tree=tree)), "mm/hugetlb.c") == "int hugetlC;\n"
 
 
+@pytest.mark.parametrize(
+    "flags", [("--assume-unchanged",), ("--skip-worktree",), ("--assume-unchanged", "--skip-worktree")]
+)
+def test_changes_that_git_was_told_not_to_look_at(tree: Path, flags: tuple[str, ...]) -> None:
+    for flag in flags:
+        git(tree, "update-index", flag, "mm/hugetlb.c", "scripts/run.sh")
+    (tree / "mm/hugetlb.c").write_text("int changed;\n")
+    (tree / "scripts/run.sh").unlink()
+    before = state(tree)
+    source = resolve(SourceSpec(tree=tree))
+    assert state(tree) == before
+    assert source.dirty and text_of(source, "mm/hugetlb.c") == "int changed;\n"
+    # What a sparse checkout leaves out is no deletion.
+    assert ("scripts/run.sh" in listing(source)) == ("--skip-worktree" in flags)
+
+
+@pytest.mark.parametrize("kind", ["--no-sparse-index", "--sparse-index"])
+def test_a_sparse_checkout(tree: Path, kind: str) -> None:
+    git(tree, "sparse-checkout", "set", "--cone", kind, "mm")
+    assert not (tree / "scripts").exists()
+    (tree / "mm/hugetlb.c").write_text("int changed;\n")
+    source = resolve(SourceSpec(tree=tree))
+    assert listing(source).keys() == {*FILES, "scripts/link"}
+    assert text_of(source, "mm/hugetlb.c") == "int changed;\n"
+
+
 def test_a_commit_is_taken_without_the_changes(tree: Path) -> None:
     (tree / "mm/hugetlb.c").write_text("int changed;\n")
     before = state(tree)
