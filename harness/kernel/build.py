@@ -23,11 +23,13 @@ from harness.process import run, say, tail
 
 RECIPE = 1  # part of every content key: raise it when this file builds differently from the same inputs
 ERRORS_SHOWN = 8
-# Not the kernel's fault, whatever make says: the disk, the memory, or a program or header of the host.
+# Not the kernel's fault, whatever make says: the disk, the memory, or a program or header of the host. No line of the
+# source that the compiler quotes, as "   77 | code" or indented, is of that.
 HOST_TROUBLE = re.compile(
-    r"No space left on device|Killed signal terminated program|fatal error: (?:libelf|gelf|openssl/\S+)\.h"
+    r"^(?!\s|\d+ \|).*(?:No space left on device|Killed signal terminated program"
+    r"|fatal error: (?:libelf|gelf|openssl/\S+)\.h"
     r"|virtual memory exhausted|[Cc]annot allocate memory|: (?:command )?not found$"
-    r"|\] (?:Terminated|Killed|Interrupt|Hangup)$",
+    r"|\] (?:Terminated|Killed|Interrupt|Hangup)$).*",
     re.MULTILINE,
 )
 
@@ -239,10 +241,7 @@ def _explain_failure(text: str, log: Path, source: Source) -> None:
     """Raise BuildFailed with the compiler's first words, or HostFault if it is this machine that failed."""
     trouble = HOST_TROUBLE.search(text)
     if trouble:
-        line = next(line for line in text.splitlines() if trouble[0] in line)
-        raise HostFault(
-            f"this machine stopped the kernel build: {line.strip()}", hint=f"./hgm doctor; the log is {log}"
-        )
+        raise HostFault(f"this machine stopped the kernel build: {trouble[0]}", hint=f"./hgm doctor; the log is {log}")
     errors = [line for line in text.splitlines() if re.search(r"\berror:|undefined reference|^ERROR: ", line)]
     shown = "\n  ".join(errors[:ERRORS_SHOWN]) if errors else tail(text, ERRORS_SHOWN)
     raise BuildFailed(f"{source.label} does not build:\n  {shown}", hint=f"the whole log is {log}")

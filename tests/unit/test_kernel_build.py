@@ -148,6 +148,21 @@ def test_what_this_machine_does_wrong_is_not_blamed_on_the_source(tree: Path, wo
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        '   77 |         pr_err("HugeTLB: cannot allocate memory for it");',
+        '12345 | pr_err("No space left on device");',
+        '\tpr_err("Cannot allocate memory");',  # as clang has it before version 15
+    ],
+)
+def test_a_source_line_that_the_compiler_quotes_is_no_trouble_of_this_machine(tree: Path, quoted: str) -> None:
+    lines = ["cat >&2 <<'END'", "mm/hugetlb.c:77:31: error: it is undeclared", quoted, "END", "exit 1", ""]
+    (tree / "mm/hugetlb.c").write_text("\n".join(lines))
+    with pytest.raises(BuildFailed, match="it is undeclared"):
+        prepare(request(tree))
+
+
 def test_a_vanished_option_stops_the_build(tree: Path) -> None:
     (tree / "drop").write_text("CONFIG_USERFAULTFD=y\n")
     with pytest.raises(BadInput) as caught:
