@@ -140,7 +140,9 @@ def _key(spec: VmSpec) -> str:
     tests = spec.tests.stat().st_size if spec.tests else None
     plain = replace(spec, kernel=Path("kernel"), tests=spec.tests and Path("tests"))
     argv = command(plain, Path("directory"), Ram(directory=Path("ram"), private=False))
-    return digest(FORMAT, accel.surroundings(spec.arch), argv, sha256(spec.kernel), spec.image.key, tests)
+    # An image made anew under its old key has new ssh keys, and this one tells it apart.
+    image = (spec.image.key, spec.image.host_key)
+    return digest(FORMAT, accel.surroundings(spec.arch), argv, sha256(spec.kernel), image, tests)
 
 
 def _stamps(directory: Path) -> dict[str, list[int]]:

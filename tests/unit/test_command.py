@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from harness import accel
 from harness.accel import Accelerator
 from harness.arch import ARM64, GIB, MIB, X86_64, Arch, find, size_name
 from harness.errors import BadInput
 from harness.image import Image
 from harness.options import expand
 from harness.pools import Pool, of, parse
-from harness.vm import places
+from harness.vm import places, template
 from harness.vm.command import Ram, VmSpec, command
 
 TCG = Accelerator(name="tcg", argv=("-accel", "tcg,thread=multi"), cpu="max", slowness=8, reason="")
@@ -106,6 +107,15 @@ def test_a_template_and_its_clones_are_the_same_guest() -> None:
     assert "memory-backend-file,id=node0,size=3200M,mem-path=/t/node0,share=on" in kept
     assert clone[-2:] == ["-incoming", "defer"]
     assert [word.replace("share=off", "share=on") for word in clone[:-2]] == kept
+
+
+def test_an_image_made_anew_has_a_template_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It has other ssh keys than the guest of the old one's template."""
+    monkeypatch.setattr(accel, "surroundings", lambda arch: ("boot", "qemu"))
+    (tmp_path / "Image").touch()
+    old = replace(spec(), kernel=tmp_path / "Image")
+    new = replace(old, image=replace(old.image, host_key="ssh-ed25519 B"))
+    assert template._key(old) == template._key(replace(old)) != template._key(new)
 
 
 def test_the_tests_are_the_second_disk() -> None:
