@@ -128,15 +128,25 @@ class Guest:
         return self.observe(case.name, command, deadline, directory, spoils=case.spoils)
 
     def observe(
-        self, name: str, command: str, deadline: Deadline, directory: Path, *, spoils: bool = False
+        self,
+        name: str,
+        command: str,
+        deadline: Deadline,
+        directory: Path,
+        *,
+        spoils: bool = False,
+        one_stream: bool = True,
     ) -> Observation:
-        """Run any command, called `name` in the kernel's log, from where the tests lie; else as `run`."""
+        """Run any command, called `name` in the kernel's log, from where the tests lie; else as `run`.
+
+        If it prints `one_stream` of KTAP, it is not waited for much longer than that.
+        """
         machine = self.machine
         mark = uuid.uuid4().hex[:12]
         # The shell stays, and so turns death by a signal into 128 + its number: ssh as spoken here has no word for it.
         command = f"cd {WORKDIR} && echo 'hgm: begin {mark} {name}' > /dev/kmsg && {command}; exit $?"
         with probe.answering(machine, machine.questions) as answers:
-            waiting = Patience(machine, self._position, self._slowness)
+            waiting = Patience(machine, self._position, self._slowness, one_stream=one_stream)
             outcome = machine.ssh.run(command, deadline, limit=OUTPUT_LIMIT, patience=waiting.left)
         before, after = self.state, None
         if outcome.end is End.EXITED:
@@ -203,17 +213,21 @@ class Guest:
 class Patience:
     """How long a program need still be waited for, by what it has said, and its kernel on the console."""
 
-    def __init__(self, machine: Machine, position: int, slowness: float) -> None:
-        """What the kernel said before `position` on the console does not count."""
+    def __init__(self, machine: Machine, position: int, slowness: float, *, one_stream: bool = True) -> None:
+        """What the kernel said before `position` on the console does not count.
+
+        Only of a program that prints `one_stream` of KTAP, plan and all, can be told that it has said all.
+        """
         self._machine, self._position, self._slowness = machine, position, slowness
+        self._one_stream = one_stream
         self._heard = self._seen = 0  # bytes that have been looked at
         self._said_all = self._crashed = False
 
     def left(self, stdout: bytes) -> float:
         """Return the seconds that are left from when this answer first came; `stdout` is all of it so far."""
-        if len(stdout) > self._heard:
+        if self._one_stream and len(stdout) > self._heard:
             self._heard = len(stdout)
-            self._said_all = not ktap.parse(stdout.decode(errors="replace")).problems
+            self._said_all = not ktap.parse(stdout.decode(errors="replace"), needs_plan=True).problems
         size = self._machine.console_size()
         if size > self._seen and not self._crashed:
             self._seen = size

@@ -125,7 +125,7 @@ def _watch(run: Run, suite: Suite, arch: Arch, place: Path, name: str, command: 
 
     def look(guest: Guest) -> Observation:
         slowness = guest.machine.spec.accelerator.slowness
-        # As the kernel's runner has it, both streams become one.
-        return guest.observe(label, f"{argv} 2>&1", Deadline(seconds * slowness), place)
+        # As the kernel's runner has it, both streams become one. TAP in it may be that of one program among others.
+        return guest.observe(label, f"{argv} 2>&1", Deadline(seconds * slowness), place, one_stream=False)
 
     return run.watch(arch, f"kselftest {name}", place, look)
