@@ -94,7 +94,7 @@ class Guest:
         now = time.time_ns()
         wake = f"mount -t ext2 -o ro /dev/vdb {WORKDIR} && {WORKDIR}/{WAKE} {now // 10**9} {now % 10**9}"
         woken = self._quick(wake, stdin=os.urandom(64))
-        if woken.end is not End.EXITED or woken.status:
+        if woken.end is not End.EXITED or woken.status != 0:
             words = woken.stderr.decode(errors="replace").strip() or woken.end.value
             raise GuestFault(f"the guest cannot be given its tests and its time: {words}")
         if template:
@@ -195,7 +195,12 @@ class Guest:
         outcome = self._quick(said + state.COMMAND)
         if outcome.end is not End.EXITED:
             raise GuestFault(f"the guest does not answer ({outcome.end.value})")
-        return state.parse(outcome.stdout.decode(errors="replace"))
+        found = state.parse(outcome.stdout.decode(errors="replace"))
+        if outcome.status != 0:
+            # What was cut off is not in what was read.
+            words = outcome.stderr.decode(errors="replace").strip()
+            raise GuestFault(f"the guest does not answer in full (status {outcome.status}): {words}")
+        return found
 
     def _settled(self, before: State, mark: str, *, patient: bool) -> State | None:
         """The state once it is as before, or as it is when patience is over; None if the guest is gone."""
