@@ -19,6 +19,7 @@ _POINT = re.compile(
     r"^(?P<ok>not ok|ok)\b\s*(?P<number>\d+)?\s*(?:-\s+)?(?P<name>[^#]*?)\s*"
     r"(?:#\s*(?P<behind>(?:(?P<directive>\w+)\b:?\s*)?(?P<text>.*)))?$"
 )
+_BAIL_OUT = re.compile(r"^Bail out!\s*(?P<words>.*?)\s*$")
 # A directive decides over ok and not ok; one that is unknown decides nothing.
 _DIRECTIVES = {"SKIP": "skip", "TODO": "skip", "XFAIL": "xfail", "TIMEOUT": "fail", "ERROR": "fail"}
 _DEEPEST = 32  # levels; what goes deeper is no test output, and would exhaust the stack
@@ -72,7 +73,7 @@ def parse(text: str, *, needs_plan: bool = False) -> Ktap:
     result.points = block.points
     if not result.points and not result.problems:
         result.problems.append("no results")
-    if needs_plan and block.planned is None and not result.problems:
+    if needs_plan and block.planned is None and not block.bail_outs and not result.problems:
         result.problems.append("no plan")
     return result
 
@@ -92,11 +93,12 @@ def _indent(line: str) -> int:
 
 @dataclass(slots=True)
 class _Block:
-    """The results of one level, below a version line or a "# Subtest:" line, or both."""
+    """The results of one level. Most begin with a version line or a "# Subtest:" line, or both."""
 
     name: str = ""  # "": not told
     planned: int | None = None
     points: list[Point] = field(default_factory=list)
+    bail_outs: list[Point] = field(default_factory=list)  # they tell why there are fewer results than planned
 
 
 class _Reader:
@@ -111,15 +113,20 @@ class _Reader:
         while (line := self._next()) is not None:
             body, deep = line.lstrip(), _indent(line)
             version, subtest, point = _VERSION.match(body), _SUBTEST.match(body), _POINT.match(body)
-            if deep < indent and (version or subtest or point):
+            plan, bail_out = _PLAN.match(body), _BAIL_OUT.match(body)
+            if deep < indent and (version or subtest or plan or point or bail_out):
                 self.pushed.append(line)
                 break
-            if deep > indent and (version or subtest) and depth < _DEEPEST:
+            # Deeper down, "ok" without a number is only a word.
+            headless = plan or bail_out or (point and point["number"])
+            if deep > indent and (version or subtest or headless) and depth < _DEEPEST:
                 self._unfinished(block, nested, depth)
+                if headless:
+                    self.pushed.append(line)
                 nested = self.block(deep, depth + 1, subtest["name"] if subtest else "")
             elif deep == indent and subtest and not block.points:
                 block.name = subtest["name"]
-            elif deep == indent and (plan := _PLAN.match(body)):
+            elif deep == indent and plan:
                 block.planned = int(plan[1])
                 if plan["directive"]:
                     block.points.append(Point(name="", status="skip", text=plan["reason"] or ""))
@@ -127,13 +134,16 @@ class _Reader:
             elif deep == indent and point:
                 block.points.append(self._point(point, len(block.points) + 1, nested))
                 nested = None
+            elif deep == indent and bail_out:
+                block.bail_outs.append(Point(name="Bail out!", status="fail", text=bail_out["words"]))
             elif body.startswith("#"):
                 self.result.diagnostics.append(body.lstrip("# "))
         self._unfinished(block, nested, depth)
-        if block.planned is not None and block.planned != len(block.points):
+        if block.planned is not None and block.planned != len(block.points) and not block.bail_outs:
             self.result.problems.append(f"plan {block.planned}, saw {len(block.points)}{_where(depth)}")
         if block.planned == 0:
             self.result.problems.append(f"a plan of no tests{_where(depth)}")
+        block.points += block.bail_outs
         return block
 
     def _next(self) -> str | None:
@@ -142,7 +152,8 @@ class _Reader:
     def _unfinished(self, block: _Block, nested: _Block | None, depth: int) -> None:
         """Keep nested results whose parent's result did not come."""
         if nested:
-            self.result.problems.append(f"nested results without their parent's result{_where(depth)}")
+            if not block.bail_outs:
+                self.result.problems.append(f"nested results without their parent's result{_where(depth)}")
             block.points.append(Point(name=nested.name, status="missing", points=nested.points))
 
     def _point(self, match: re.Match[str], position: int, nested: _Block | None) -> Point:
@@ -158,9 +169,10 @@ class _Reader:
             problems.append(f"{name or position} has no results under it")
             status = "missing"
         children = nested.points if nested else []
-        if status == "pass" and any(child.status == "fail" for child in children):
+        if status != "fail" and any(child.status == "fail" for child in children):
+            said = "ok" if status == "pass" else status
+            problems.append(f"{name or position} is {said} although a result under it is not ok")
             status = "fail"
-            problems.append(f"{name or position} is ok although a result under it is not")
         text = match["text" if directive in _DIRECTIVES else "behind"] or ""
         return Point(name=name, status=status, text=text, points=children)
 

@@ -18,9 +18,11 @@ from harness.guest.ktap import Ktap, Point
 _BEGIN = re.compile(r"^(?P<margin>(?:# )*)hgm-kselftest: begin (?P<words>.*)$")
 _END = re.compile(r"hgm-kselftest: end (?P<status>\d+)$")
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
-_TAP = re.compile(r"^(?:KTAP version \d|TAP version 1[34]|1\.\.\d+|(?:not )?ok\b\s*\d+)")
-_INNER = re.compile(r"^(?P<depth>(?:#\s?)+)(?=(?:KTAP|TAP) version \d|1\.\.\d+\s*(?:#|$)|(?:not )?ok\b\s*\d+)")
-_BAIL_OUT = re.compile(r"^Bail out!\s*(?P<words>.*)")
+_TAP = re.compile(r"^(?:KTAP version \d|TAP version 1[34]|1\.\.\d+|(?:not )?ok\b\s*\d+|Bail out!)")
+_VERSION = re.compile(r"^K?TAP version ")
+_INNER = re.compile(
+    r"^(?P<depth>(?:#\s?)+)(?=(?:KTAP|TAP) version \d|1\.\.\d+\s*(?:#|$)|(?:not )?ok\b\s*\d+|Bail out!)"
+)
 # The verdict of 6.1's script, and that of later ones.
 _BRACKETS = re.compile(r"^(?:# )*\[(PASS|FAIL|SKIP)\]\s*$")
 _RESULT = re.compile(r"^(?:# )*(?P<ok>not ok|ok) \d+ [^#]*(?P<skip># SKIP)?")
@@ -69,22 +71,14 @@ def _verdict(lines: Iterator[str]) -> str:
 def read(lines: list[str]) -> Ktap | None:
     """Read a program's lines as TAP; None if they hold none.
 
-    kselftest.h prints the version line only if the program asks for it, so TAP may begin without one; and "Bail out!"
-    is its word for a failure after which nothing else was tried.
+    kselftest.h prints the version line only if the program asks for it, so TAP may begin without one, even with that
+    of a program within.
     """
-    start = next((number for number, line in enumerate(lines) if _TAP.match(line)), None)
-    bail_outs = [match["words"] for line in lines if (match := _BAIL_OUT.match(line))]
-    if start is None and not bail_outs:
+    if not any(map(_TAP.match, lines)):
         return None
-    tap = lines[start:] if start is not None else []
-    if not tap or "version" not in tap[0]:
-        tap = ["TAP version 13", *tap]
-    result = ktap.parse("\n".join(_INNER.sub(_indented, line) for line in tap))
-    if bail_outs:
-        result.points.append(Point(name="Bail out!", status="fail", text="; ".join(bail_outs)))
-        # It tells why there are fewer results than planned, or none: that is a failure, and no longer a riddle.
-        result.problems = []
-    return result
+    start = next(number for number, line in enumerate(lines) if _TAP.match(line) or _INNER.match(line))
+    tap = [_INNER.sub(_indented, line) for line in lines[start:]]
+    return ktap.parse("\n".join(tap if _VERSION.match(tap[0]) else ["TAP version 13", *tap]))
 
 
 def _indented(match: re.Match[str]) -> str:

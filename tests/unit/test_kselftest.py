@@ -125,6 +125,12 @@ def test_a_script_that_does_not_come_to_the_program_is_an_error() -> None:
         (["TAP version 13", "1..1", "ok 1 a"], 4, "error", "its TAP says pass"),
         (["TAP version 13", "1..3", "ok 1 a", "Bail out! mmap failed"], 1, "fail", "Bail out! mmap failed"),
         (["Bail out! no memory"], 1, "fail", "no memory"),
+        (["TAP version 13", "1..1", "ok 1 a", "Bail out! no memory"], 0, "fail", "no memory"),
+        (["1..1", "# 1..2", "# ok 1 a", "# not ok 2 b", "ok 1 inner"], 0, "error", "inner is ok although"),
+        (["# 1..2", "# ok 1 a", "# not ok 2 b", "ok 1 inner", "1..1"], 0, "error", "inner is ok although"),
+        (["# ok 1 a", "# Bail out! no memory", "ok 1 inner", "1..1"], 0, "error", "inner is ok although"),
+        (["TAP version 13", "1..1", "# ok so far", "ok 1 a"], 0, "pass", ""),
+        (["# 1..1", "# ok 1 words alone, of no TAP around them"], 0, "pass", ""),
     ],
 )
 def test_output_and_exit_status_must_agree(lines: list[str], status: int, came_to: str, words: str) -> None:

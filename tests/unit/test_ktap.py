@@ -60,12 +60,37 @@ def test_directives(directive: str, status: str) -> None:
         (stream("1..1", "  KTAP version 1", "  1..1", "  ok 1 inner"), "nested results without their parent's result"),
         (stream("1..1", "  KTAP version 1", "  1..1", "  not ok 1 inner", "ok 1 outer"), "outer is ok although"),
         (stream("1..1", "  KTAP version 1", "  1..2", "  ok 1 inner", "ok 1 outer"), "plan 2, saw 1 at depth 1"),
+        (
+            stream("1..1", "  KTAP version 1", "  1..1", "  not ok 1 inner", "ok 1 outer # SKIP"),
+            "outer is skip although",
+        ),
+        (stream("1..1", "  KTAP version 1", "  1..1", "  not ok 1 inner", "not ok 1 outer # XFAIL"), "outer is xfail"),
+        (stream("1..1", "  1..2", "  ok 1 inner", "  not ok 2 other", "ok 1 outer"), "outer is ok although"),
+        (stream("1..1", "  not ok 1 inner", "ok 1 outer"), "outer is ok although"),
+        (stream("1..1", "  1..2", "  ok 1 inner", "ok 1 outer"), "plan 2, saw 1 at depth 1"),
+        (stream("1..1", "ok 1 outer", "  not ok 1 inner"), "nested results without their parent's result"),
+        (stream("  ok 1 inner", "1..1"), "nested results without their parent's result"),
+        (stream("1..1", "  1..1", "  ok 1 inner", "  Bail out! lost", "ok 1 outer"), "outer is ok although"),
     ],
 )
 def test_what_cannot_be_told_is_an_error(text: str, problem: str) -> None:
     ktap = parse(text)
     assert ktap.status == "error"
     assert any(problem in found for found in ktap.problems), ktap.problems
+
+
+@pytest.mark.parametrize(
+    "lines", [("1..1", "ok 1 a", "Bail out! lost"), ("1..3", "Bail out! lost", "ok 1 a"), ("Bail out! lost",)]
+)
+def test_who_bails_out_fails(lines: tuple[str, ...]) -> None:
+    ktap = parse(stream(*lines), needs_plan=True)
+    assert (ktap.status, ktap.problems) == ("fail", [])
+    assert (ktap.points[-1].name, ktap.points[-1].text) == ("Bail out!", "lost")
+
+
+@pytest.mark.parametrize("words", ["ok so far", "not ok", "1..2 of them"])
+def test_words_that_stand_deeper_are_no_results(words: str) -> None:
+    assert parse(stream("1..1", f"  {words}", "ok 1 a")).status == "pass"
 
 
 @pytest.mark.parametrize(
