@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,7 @@ class KselftestItem(pytest.Item):
 
         try:
             with uncaptured(self.config):
-                self.results = run(self.config.stash[RUN], self.wanted, self.arch)
+                self.results = run(self.config.stash[RUN], self.wanted, self.arch, self._earlier())
         except HarnessError as error:
             give_up(self.config, error)
         finally:
@@ -63,7 +64,17 @@ class KselftestItem(pytest.Item):
             raise SelftestsFailed
         if all(result.status == "skip" for result in self.results):
             reasons = dict.fromkeys(result.reason for result in self.results)
-            pytest.skip("; ".join(reasons) or "there is nothing to run")
+            pytest.skip("; ".join(reasons) or "there is nothing more to run")
+
+    def _earlier(self) -> list[Wanted]:
+        """What is run before this, or by another worker: two values may name the same program."""
+        before = itertools.takewhile(lambda item: item is not self, self.session.items)
+        return [
+            item.wanted
+            for item in before
+            if isinstance(item, KselftestItem)
+            and (item.arch, item.wanted.collection) == (self.arch, self.wanted.collection)
+        ]
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """The evidence of each result that is red."""

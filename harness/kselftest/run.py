@@ -38,14 +38,17 @@ LONGEST_SECONDS = 3600  # for a program whose collection sets no limit
 PROGRAMS_SHOWN = 60
 
 
-def run(run: Run, wanted: Wanted, arch: Arch) -> list[CaseResult]:
-    """Run what `wanted` names and return the results. Raises BadInput for an unknown program, else as Run.watch."""
+def run(run: Run, wanted: Wanted, arch: Arch, earlier: Sequence[Wanted] = ()) -> list[CaseResult]:
+    """Run what `wanted` names, less what `earlier` ones of its collection do, and return the results.
+
+    Raises BadInput for an unknown program, else as Run.watch.
+    """
     suite = run.suites[arch.name, wanted.collection]
     found: list[CaseResult] = []
     if (arch.name, wanted.collection) not in run.listed:
         run.listed[arch.name, wanted.collection] = _listed(run, suite, arch)
     known = programs(suite, run.listed[arch.name, wanted.collection])
-    for program in chosen(known, suite, wanted):
+    for program in chosen(known, suite, wanted, earlier):
         if program.words[0] in suite.failed:
             why = suite.failed[program.words[0]]
             found.append(verdict.not_built(program, wanted.collection, arch, why))
@@ -85,8 +88,13 @@ def programs(suite: Suite, listed: Sequence[str]) -> list[Program]:
     ]
 
 
-def chosen(known: Sequence[Program], suite: Suite, wanted: Wanted) -> list[Program]:
-    """Return the programs that are wanted. Raises BadInput if there is none."""
+def chosen(known: Sequence[Program], suite: Suite, wanted: Wanted, earlier: Sequence[Wanted] = ()) -> list[Program]:
+    """Return the programs that are wanted, less those of `earlier` ones. Raises BadInput if it names none."""
+    taken = {program.name for one in earlier for program in _named(known, suite, one)}
+    return [program for program in _named(known, suite, wanted) if program.name not in taken]
+
+
+def _named(known: Sequence[Program], suite: Suite, wanted: Wanted) -> list[Program]:
     found = [program for program in known if program.name == " ".join(wanted.words)]
     found = found or [program for program in known if wanted.includes(program.words)]
     if found or not wanted.words:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import BadInput
@@ -66,4 +66,4 @@ def read(values: Iterable[str]) -> list[Wanted]:
                 hint="COLLECTION or COLLECTION:PROGRAM,..., such as mm or mm:hugetlb-madvise,hugepage-mmap",
             )
         found += [Wanted(collection, tuple(one.split())) for one in (programs.split(",") if colon else [""])]
-    return list(dict.fromkeys(found))
+    return [one for one in dict.fromkeys(found) if not one.arch or replace(one, arch="") not in found]

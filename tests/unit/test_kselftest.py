@@ -62,6 +62,7 @@ def test_an_id_asks_for_its_program() -> None:
         Wanted("mm", ("userfaultfd", "shmem", "20", "16", "#2"), "arm64"),
         Wanted("mm", (), "x86_64"),
     ]
+    assert wanted.read([*ids, "mm"]) == [wanted.read(ids)[0], Wanted("mm")]
 
 
 @pytest.mark.parametrize("value", ["", ":", "mm:", "mm:a,,b", "../mm", "/mm", "a b"])
@@ -210,6 +211,24 @@ def test_programs_are_what_the_script_runs_and_what_it_does_not(suite: Suite) ->
 )
 def test_choosing(suite: Suite, words: tuple[str, ...], names: int) -> None:
     assert len(run.chosen(run.programs(suite, LISTED), suite, Wanted("mm", words))) == names
+
+
+@pytest.mark.parametrize(
+    ("earlier", "names"),
+    [
+        (("userfaultfd", "hugetlb"), ["userfaultfd shmem 20 16", "userfaultfd shmem 20 16 #2"]),
+        (("userfaultfd", "shmem", "20", "16"), ["userfaultfd hugetlb 128 32", "userfaultfd shmem 20 16 #2"]),
+        ((), []),
+    ],
+)
+def test_what_an_earlier_value_names_is_not_chosen_again(
+    suite: Suite, earlier: tuple[str, ...], names: list[str]
+) -> None:
+    known = run.programs(suite, LISTED)
+    found = run.chosen(known, suite, Wanted("mm", ("userfaultfd",)), [Wanted("mm", earlier)])
+    assert [program.name for program in found] == names
+    # It is for people to run, and no part of the whole.
+    assert len(run.chosen(known, suite, Wanted("mm", ("by_hand",)), [Wanted("mm")])) == 1
 
 
 def test_a_program_that_is_not_there_is_bad_input(suite: Suite) -> None:
