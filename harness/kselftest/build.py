@@ -25,7 +25,7 @@ from harness.kselftest.wanted import Wanted
 from harness.paths import cache_dir, digest, locked, used, written_whole
 from harness.process import say, tail
 
-RECIPE = 1  # part of every key: raise it when this file builds differently from the same inputs
+RECIPE = 2  # part of every key: raise it when this file builds differently from the same inputs
 SELFTESTS = "tools/testing/selftests"
 # Whatever a selftest may be made of. Sources of the kernel itself are not: a change there builds no selftest anew.
 INPUTS = ("tools", "include", "usr", "scripts", "mm/gup_test.h", "Makefile")
@@ -67,8 +67,9 @@ class Suite:
 
 
 def prepare(kernel: Kernel, request: KernelRequest, wanted: Wanted) -> Suite:
-    """Return the collection for `kernel`, built if the cache does not have it.
+    """Return the collection for `kernel`, built if the cache does not have it whole.
 
+    One with a program that does not build is built again each time, for a library may have been installed meanwhile.
     Raises BadInput if the tree has no such collection or the kernel no tree, BuildFailed if not even the kernel's
     headers can be made, HostFault if a program or the disk fails.
     """
@@ -91,7 +92,7 @@ def prepare(kernel: Kernel, request: KernelRequest, wanted: Wanted) -> Suite:
                 if not (target / "suite.json").exists():
                     say(f"building the {kernel.arch.name} selftests of {directory} from {source.label}")
                     base = cache_dir() / "trees" / source.lineage / "kselftest"
-                    _build(repo, kernel, base, directory, tools, target)
+                    target = _build(repo, kernel, base, directory, tools, target)
     known = json.loads((used(target) / "suite.json").read_text())
     files = target / "files"
     return Suite(
@@ -126,8 +127,8 @@ def _without_compiler(tools: toolchain.Toolchain) -> toolchain.Toolchain:
 
 def _build(
     repo: KernelRepo, kernel: Kernel, base: Path, directory: str, tools: toolchain.Toolchain, target: Path
-) -> None:
-    """Check out, make, and store under `target`. The caller holds the lock on `base`."""
+) -> Path:
+    """Check out, make, store, and return where: `target` if all of it builds. The caller holds the lock on `base`."""
     sources, output = base / "src", base / kernel.arch.name
     base.mkdir(parents=True, exist_ok=True)
     repo.materialize(kernel.tree, sources)
@@ -153,6 +154,11 @@ def _build(
     if missing:
         _blame_host(made.stdout, log)
     failed = {name: why(made.stdout, name) for name in missing}
+    if failed:
+        # Beside others of its kind, which another run may be reading.
+        target = target.with_name(f"{target.name}-{digest(failed)}")
+    if (target / "suite.json").exists():
+        return target
     with written_whole(target) as work:
         files = work / "files"
         files.mkdir()
@@ -169,6 +175,7 @@ def _build(
         shutil.copy2(log, work / "build.log")
         meta = {"entries": listed["entry"], "failed": failed, "tree": kernel.tree}
         (work / "suite.json").write_text(json.dumps(meta, indent=1))
+    return target
 
 
 def _listed(tools: toolchain.Toolchain, directory: Path, output: Path, build: Path, arch: Arch) -> dict[str, list[str]]:
