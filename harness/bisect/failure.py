@@ -72,8 +72,8 @@ def judge_any(cases: Sequence[CaseResult]) -> Judgement:
     """Return the word for a kernel of which nothing is known to compare with: any failure of a case is bad."""
     if failed := next((case for case in cases if case.status in FAILED), None):
         return Judgement(word=Word.BAD, why=f"{failed.id}: {_messages(failed)}", evidence=evidence(failed))
-    if error := next((case for case in cases if case.status is Status.ERROR), None):
-        return Judgement(word=Word.SKIP, why=f"could not be told: {error.id}: {_messages(error)}")
+    if untold := next((case for case in cases if case.red), None):
+        return Judgement(word=Word.SKIP, why=f"could not be told: {untold.id}: {untold.status}: {_messages(untold)}")
     if any(case.status is Status.PASS for case in cases):
         return Judgement(word=Word.GOOD, why="no case fails")
     reasons = dict.fromkeys(case.reason for case in cases)

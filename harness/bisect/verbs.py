@@ -30,6 +30,11 @@ from harness.paths import ROOT, cache_dir, digest, locked
 from harness.process import say
 from harness.report.results import read
 
+# Options that a bisection has no use for itself, and that a user may yet want of its runs.
+OF_RUNS = (
+    "fresh", "repeat", "no_rerun", "expected_failures", "shard", "kselftest", "dump_memory", "pause_on_failure",
+)  # fmt: skip
+
 
 class Told(IntEnum):
     """What `bisect-step` tells `git bisect run` (git-bisect(1)): from 128 on it stops, and blames no commit."""
@@ -190,6 +195,11 @@ def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[a
             raise BadInput(
                 f"--{name.replace('_', '-')} has no commits to bisect", hint="give a git tree with --tree DIR"
             )
+    if passed_over := next((name for name in OF_RUNS if getattr(options, name) != parser.get_default(name)), None):
+        raise BadInput(
+            f"--{passed_over.replace('_', '-')} is not an option of a bisection",
+            hint="what stands behind -- goes to each run",
+        )
     return options, words[at + 1 :]
 
 

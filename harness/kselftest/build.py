@@ -32,7 +32,10 @@ INPUTS = ("tools", "include", "usr", "scripts", "mm/gup_test.h", "Makefile")
 TIMEOUT_S = 45  # kselftest/runner.sh: kselftest_default_timeout
 ERRORS_SHOWN = 12
 # A missing header or library is not among them: then one program is not built, and that is said of it.
-HOST_TROUBLE = re.compile(r"No space left on device|Killed signal terminated program|[Cc]annot allocate memory")
+# Nor is a line of the source that the compiler quotes, as "   77 | code" or indented.
+HOST_TROUBLE = re.compile(
+    r"^(?!\s|\d+ \|).*(?:No space left on device|Killed signal terminated program|[Cc]annot allocate memory).*", re.M
+)
 # So that nothing depends on the guest's libraries. Which of the three a Makefile heeds differs.
 STATIC = ("USERCFLAGS=-static", "USERLDFLAGS=-static", "EXTRA_CFLAGS=-static")
 # GNU make reads this before the collection's own Makefile, and expands it after that.
@@ -213,10 +216,8 @@ def why(text: str, name: str) -> str:
 
 def _blame_host(text: str, log: Path) -> None:
     """Raise HostFault if it is this machine that failed: the disk, the memory, or a program of it."""
-    trouble = HOST_TROUBLE.search(text)
-    if trouble:
-        line = next(line for line in text.splitlines() if trouble[0] in line)
-        raise HostFault(f"this machine stopped the build of selftests: {line.strip()}", hint=f"the log is {log}")
+    if trouble := HOST_TROUBLE.search(text):
+        raise HostFault(f"this machine stopped the build of selftests: {trouble[0]}", hint=f"the log is {log}")
 
 
 def timeout(settings: Path) -> int:

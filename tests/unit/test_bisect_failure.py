@@ -124,6 +124,7 @@ def test_without_a_known_failure_any_is_bad_and_nothing_told_is_not_good() -> No
     fine, other = case(Status.PASS), "guest_tests/fork/tables.c::x[x86_64-2M]"
     assert judge_any([fine, case(Status.FAIL, NOT_OK, name=other)]).word is Word.BAD
     assert judge_any([fine, case(Status.ERROR, LOST, name=other)]).word is Word.SKIP
+    assert judge_any([fine, case(Status.FLAKY, NOT_OK, name=other)]).word is Word.SKIP
     assert judge_any([fine, case(Status.SKIP, name=other)]).word is Word.GOOD
     assert judge_any([case(Status.SKIP, reason="kernel has no HGM")]).word is Word.SKIP
     assert judge_any([]).word is Word.SKIP

@@ -218,3 +218,9 @@ def test_requests_that_cannot_be_met(words: list[str], told: str, world: World) 
 def test_what_argparse_refuses_is_bad_input_and_no_interrupt() -> None:
     with pytest.raises(BadInput, match="the following arguments are required: --bad"):
         verbs.main(["--good=main"])
+
+
+@pytest.mark.parametrize("word", ["--fresh=run", "--repeat=3", "--expected-failures=list.toml", "--kselftest=mm"])
+def test_an_option_that_would_be_passed_over_is_refused(word: str) -> None:
+    with pytest.raises(BadInput, match="is not an option of a bisection"):
+        verbs.main(["--tree=.", "--good=main", "--bad=HEAD", word])
