@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,9 +30,9 @@ def run(arguments: list[str]) -> int:
 
     if not {"-h", "--help", "--co", "--collect-only", "--version"} & set(arguments):
         from harness import doctor
-        from harness.options import expand
+        from harness.options import Parser, expand
 
-        asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        asked = Parser(prog="hgm run", add_help=False, allow_abbrev=False)
         asked.add_argument("--arch", default="x86_64")
         doctor.ensure(expand(asked.parse_known_args(arguments)[0].arch))
     # -c and --rootdir make it the same run from any directory; paths stay relative to the user's own.
@@ -132,8 +132,9 @@ def report(arguments: list[str]) -> int:
 def doctor(arguments: list[str]) -> int:
     """List what this machine must have, what it lacks, and the one command that mends it."""
     from harness import doctor as room
+    from harness.options import Parser
 
-    parser = argparse.ArgumentParser(prog="hgm doctor", description=doctor.__doc__)
+    parser = Parser(prog="hgm doctor", description=doctor.__doc__, allow_abbrev=False)
     parser.add_argument("--install", action="store_true", help="run the command that mends it")
     return room.main(install=parser.parse_args(arguments).install)
 
@@ -174,6 +175,10 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("hgm: interrupted", file=sys.stderr)
         return Exit.INTERRUPTED
+    except Exception:
+        # Python's own status for it is 1, which is a verdict on a kernel, and this is none.
+        traceback.print_exc()
+        return Exit.OUR_FAULT
 
 
 if __name__ == "__main__":

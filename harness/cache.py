@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises BadInput if a run is going on, HostFault if something cannot be removed.
     """
     parser = Parser(prog="hgm cache", description=(main.__doc__ or "").splitlines()[0], allow_abbrev=False)
-    help_text = "remove what has not been used for DAYS days, and what was left half-written; 0: all that is listed"
+    help_text = "remove what has not been used for DAYS days, and what was left half-written; 0: all but the last row"
     parser.add_argument("--drop-unused", type=int, metavar="DAYS", help=help_text)
     days = parser.parse_args(list(arguments)).drop_unused
     if days is None:
@@ -99,8 +99,12 @@ def _goes(entry: Entry, days: int) -> bool:
 
 def _sizes(paths: Sequence[Path]) -> dict[Path, int]:
     """Bytes that each takes on the disk, where it can be read: what a template keeps of its guest's RAM has holes."""
-    said = run(["du", "--summarize", "--block-size=1", "--", *paths], check=False, quiet=True).stdout if paths else ""
-    return {Path(path): int(size) for size, path in (line.split("\t", 1) for line in said.splitlines())}
+    said = (
+        run(["du", "--summarize", "--block-size=1", "--null", "--", *paths], check=False, quiet=True).stdout
+        if paths
+        else ""
+    )
+    return {Path(path): int(size) for size, path in (line.split("\t", 1) for line in said.split("\0") if line)}
 
 
 def _remove(path: Path) -> None:

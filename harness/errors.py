@@ -15,6 +15,7 @@ class Exit(IntEnum):
     OK = 0
     TESTS_FAILED = 1
     INTERRUPTED = 2
+    OUR_FAULT = 3  # pytest's internal error, and any other that the harness did not expect
     BAD_INPUT = 4  # pytest's usage error
     NO_TESTS = 5
     GUEST_FAULT = 10

@@ -8,16 +8,28 @@ import os
 from pathlib import Path
 from typing import Any
 
+from harness.errors import BadInput
 from harness.kernel.repo import disk_faults
+
+MEND = "move it away to begin anew"
 
 
 def load(path: Path, schema: int) -> dict[str, Any]:
-    """Return what `save` has kept in `path`; nothing, if the file is not there or of another schema."""
+    """Return what `save` has kept in `path`; nothing, if the file is not there.
+
+    Raises BadInput if it cannot be read, or is of another schema: `save` would replace what took hours to find out.
+    """
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
-    return data if isinstance(data, dict) and data.pop("schema", None) == schema else {}
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise BadInput(f"{path} is damaged: {error}", hint=MEND) from error
+    if not isinstance(data, dict) or data.pop("schema", None) != schema:
+        raise BadInput(f"{path} is of another version of the harness", hint=MEND)
+    return data
 
 
 def save(path: Path, schema: int, data: dict[str, Any]) -> None:

@@ -59,7 +59,7 @@ class Laps:
 
     @classmethod
     def load(cls, path: Path) -> Laps:
-        """Return what is kept in `path`; nothing, if the file is not there or of another schema."""
+        """Return what is kept in `path`; nothing, if it is not there. Raises what `record.load` does."""
         laps = record.load(path, SCHEMA).get("laps", [])
         return cls(path, [Lap(**one | {name: tuple(one[name]) for name in ("red", "options")}) for one in laps])
 

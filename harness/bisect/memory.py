@@ -49,7 +49,7 @@ class Memory:
 
     @classmethod
     def load(cls, path: Path) -> Memory:
-        """Return what is kept in `path`; nothing, if the file is not there or of another schema."""
+        """Return what is kept in `path`; nothing, if it is not there. Raises what `record.load` does."""
         data = record.load(path, SCHEMA)
         trials = [_trial(one) for one in data.get("trials", [])]
         ends = _ends(data["ends"]) if data.get("ends") else None

@@ -54,7 +54,7 @@ class Record:
 
     @classmethod
     def load(cls, path: Path) -> Record:
-        """Return what is kept in `path`; nothing, if the file is not there or of another schema."""
+        """Return what is kept in `path`; nothing, if it is not there. Raises what `record.load` does."""
         data = record.load(path, SCHEMA)
         outcomes = [_outcome(one) for one in data.get("bugs", [])]
         told = data.get("baseline", {})

@@ -11,6 +11,7 @@ import pytest
 
 from harness.bisect.failure import Failure, Judgement, Word
 from harness.bisect.memory import Ends, Memory, Trial
+from harness.errors import BadInput
 
 GOOD = Judgement(word=Word.GOOD, why="the case passes")
 SKIP = Judgement(word=Word.SKIP, why="does not build")
@@ -59,6 +60,7 @@ def test_only_a_commit_with_an_image_and_a_verdict_is_the_same_as_another(tmp_pa
     assert memory.by_image("other") is None
 
 
-def test_another_schema_is_as_good_as_nothing(tmp_path: Path) -> None:
+def test_another_schema_is_not_taken_for_nothing(tmp_path: Path) -> None:
     (tmp_path / "bisect.json").write_text(json.dumps({"schema": 0, "what": "ever"}))
-    assert Memory.load(tmp_path / "bisect.json").trials == {}
+    with pytest.raises(BadInput):
+        Memory.load(tmp_path / "bisect.json")

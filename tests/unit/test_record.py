@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import record
-from harness.errors import HostFault
+from harness.errors import BadInput, HostFault
 
 
 def test_what_was_saved_is_loaded_under_the_same_schema_only(tmp_path: Path) -> None:
@@ -17,8 +17,17 @@ def test_what_was_saved_is_loaded_under_the_same_schema_only(tmp_path: Path) -> 
     assert record.load(path, 1) == {}
     record.save(path, 1, {"a": [1, 2]})
     assert record.load(path, 1) == {"a": [1, 2]}
-    assert record.load(path, 2) == {}
+    with pytest.raises(BadInput, match="of another version"):
+        record.load(path, 2)
     assert [file.name for file in path.parent.iterdir()] == ["record.json"]
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff"])
+def test_what_cannot_be_read_is_not_replaced(text: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_bytes(text)
+    with pytest.raises(BadInput, match=str(path)):
+        record.load(path, 1)
 
 
 def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
