@@ -51,7 +51,10 @@ class Collector:
 
         told = getattr(node, "workeroutput", {})
         _, result = outcome(self._config)
-        kernels, machines, interrupted = json.loads(told.get("hgm", "[{}, {}, false]"))
+        kernels, machines, interrupted, selected = json.loads(told.get("hgm", "[{}, {}, false, []]"))
+        if told:
+            # Now it is known which of the ids are guest cases. A worker that crashed tells nothing.
+            result.selected = selected
         result.kernels.update(kernels)
         result.interrupted |= interrupted
         for name, machine in machines.items():
@@ -82,8 +85,22 @@ class Collector:
             if session.exitstatus == pytest.ExitCode.INTERNAL_ERROR:
                 result.fault = Fault(exit_code=pytest.ExitCode.INTERNAL_ERROR, message="pytest met an internal error")
             result.finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            if session.exitstatus == pytest.ExitCode.OK and result.selected:
+                # What pytest takes for well may be no result: with --setup-only, it calls no case.
+                from harness.report.whole import exit_status
+
+                session.exitstatus = exit_status(result)
             # Before anything else can go wrong: all other files can be made from it again.
             result.write(directory / "results.json")
             from harness.report import files
 
             files.write(directory, result)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say what cut the run short: pytest itself may know of nothing."""
+        if OUTCOME in self._config.stash:
+            from harness.report.whole import cut_short
+
+            if reason := cut_short(self._config.stash[OUTCOME][1]):
+                terminalreporter.write_line(f"cut short: {reason}")

@@ -227,7 +227,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         config.workeroutput["hgm_dealt"] = config.stash[DEALT]
     if hasattr(config, "workeroutput") and OUTCOME in config.stash:
         _, result = config.stash[OUTCOME]
-        config.workeroutput["hgm"] = json.dumps([result.kernels, result.machines, result.interrupted])
+        config.workeroutput["hgm"] = json.dumps([result.kernels, result.machines, result.interrupted, result.selected])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from harness import interrupts
 from harness.arch import Arch
-from harness.errors import HarnessError
+from harness.errors import BadInput, HarnessError
 from harness.kselftest.wanted import PREFIX, Wanted, read
 from harness.options import expand
 from harness.paths import ROOT
@@ -50,21 +50,29 @@ class KselftestItem(pytest.Item):
         self.user_properties += [("architecture", arch.name)]
 
     def runtest(self) -> None:
-        """Run what is wanted, and raise if any of it failed. All of it must be skipped for this to be a skip."""
+        """Run what is wanted, and raise if any of it failed. All of it must be skipped for this to be a skip.
+
+        A collection without a program is bad input: nobody asks for a run of nothing. What earlier items have run has
+        its results there.
+        """
         from harness.kselftest.run import run
 
         try:
             with uncaptured(self.config):
-                self.results = run(self.config.stash[RUN], self.wanted, self.arch, self._earlier())
+                earlier = self._earlier()
+                self.results = run(self.config.stash[RUN], self.wanted, self.arch, earlier)
+            if not self.results and not earlier:
+                hint = "leave it out, or see with --arch whether another architecture has some"
+                raise BadInput(f"--kselftest: {self.wanted.name} has no program for {self.arch.name}", hint=hint)
         except HarnessError as error:
             give_up(self.config, error)
         finally:
             interrupts.raise_lost()
         if any(result.red for result in self.results):
             raise SelftestsFailed
-        if all(result.status == "skip" for result in self.results):
+        if self.results and all(result.status == "skip" for result in self.results):
             reasons = dict.fromkeys(result.reason for result in self.results)
-            pytest.skip("; ".join(reasons) or "there is nothing more to run")
+            pytest.skip("; ".join(reasons) or "no program gave a reason")
 
     def _earlier(self) -> list[Wanted]:
         """What is run before this, or by another worker: two values may name the same program."""
