@@ -1,18 +1,27 @@
 # SPDX-License-Identifier: MIT
-"""Collects the results of a run, from its one process or from pytest-xdist's workers, and writes the reports."""
+"""Collects the results of a run, from its one process or from pytest-xdist's workers, and writes the reports.
+
+results.json is there from the start and is kept up to date, so that a run that is killed leaves what it had.
+"""
 
 from __future__ import annotations
 
 import datetime
 import json
 import os
-from typing import Any
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from harness.running import OUTCOME, outcome
 
+if TYPE_CHECKING:
+    from harness.report.results import RunResult
+
 TRAVELS = "hgm_result"  # attribute of a report; pytest-xdist carries it from a worker to the process that collects
+SHARE = 20  # between two times that results.json is written while cases run, so many times as long as writing took
 DEALT = pytest.StashKey[list[str]]()  # of a shard: ids of all the cases that the shards share
 
 
@@ -22,6 +31,31 @@ class Collector:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._ended: set[str] = set()  # ids of what has a result
+        self._due = 0.0  # when results.json shall be written again, by the monotonic clock
+
+    def pytest_sessionstart(self) -> None:
+        """Remove the reports of an earlier run in the same place: whatever becomes of this one, they are not its."""
+        chosen = self._config.getoption("results")
+        if chosen and not self._config.option.collectonly:
+            from harness.report import files
+
+            try:
+                files.remove(Path(chosen))
+            except OSError as error:
+                raise pytest.UsageError(f"an earlier run's {error.filename} stays: {error.strerror}") from error
+
+    def keep(self) -> None:
+        """Write down what is known so far: a run that is killed now leaves it, without the time of an end."""
+        began = time.monotonic()
+        directory, result = outcome(self._config)
+        self._complete(result)
+        result.write(directory / "results.json")
+        ended = time.monotonic()
+        self._due = ended + SHARE * (ended - began)
+
+    def _complete(self, result: RunResult) -> None:
+        result.not_run = [name for name in result.selected if name not in self._ended]
+        result.shard, result.dealt = self._config.getoption("shard"), self._config.stash.get(DEALT, [])
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the results of an item over."""
@@ -31,6 +65,8 @@ class Collector:
             self._ended.add(report.nodeid)
         for text in getattr(report, TRAVELS, ()):
             outcome(self._config)[1].cases.append(CaseResult.from_json(text))
+        if hasattr(report, TRAVELS) and time.monotonic() >= self._due:
+            self.keep()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -43,6 +79,7 @@ class Collector:
         from harness.report.whole import arch_of
 
         outcome(self._config)[1].selected = [name for name in ids if arch_of(name)]
+        self.keep()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -79,8 +116,7 @@ class Collector:
             from harness.report.results import Fault
 
             directory, result = self._config.stash[OUTCOME]
-            result.not_run = [name for name in result.selected if name not in self._ended]
-            result.shard, result.dealt = self._config.getoption("shard"), dealt
+            self._complete(result)
             result.interrupted |= session.exitstatus == pytest.ExitCode.INTERRUPTED
             if session.exitstatus == pytest.ExitCode.INTERNAL_ERROR:
                 result.fault = Fault(exit_code=pytest.ExitCode.INTERNAL_ERROR, message="pytest met an internal error")

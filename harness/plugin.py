@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from harness.vm.machine import Machine
 
 
+COLLECTOR = "hgm-collector"
 BY_VERB = "--by-verb"  # that it is `./hgm run`, not pytest itself
 
 
@@ -91,7 +92,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.args = [*(arg for arg in named if arg not in ids), os.fspath(wanted.ANCHOR)]
         config.option.kselftest = [*config.option.kselftest, *ids]
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Collector(config), "hgm-collector")
+        config.pluginmanager.register(Collector(config), COLLECTOR)
     try:
         for arch in expand(config.getoption("arch")):
             pools.of(arch, config.getoption("huge_pages"))
@@ -159,6 +160,8 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
             with uncaptured(config):
                 directory, result = outcome(config)
                 result.selected = [item.nodeid for item in items]
+                if collector := config.pluginmanager.getplugin(COLLECTOR):  # a worker has none
+                    collector.keep()
                 run = Run(
                     request=kernel_request(config.option, items[0].arch, config.invocation_params.dir),
                     huge_pages=config.getoption("huge_pages"),

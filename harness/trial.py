@@ -82,7 +82,7 @@ def run_cases(
         raise BadInput("no case was selected", hint="see what there is with ./hgm run --collect-only -q")
     if done.returncode == Exit.BAD_INPUT:
         raise BadInput(f"the run was refused:\n{tail(done.stdout)}")
-    if not result or done.returncode not in (Exit.OK, Exit.TESTS_FAILED):
+    if not result or not result.finished or done.returncode not in (Exit.OK, Exit.TESTS_FAILED):
         raise HostFault(f"the run ended with status {done.returncode}\n{tail(done.stdout)}", hint=f"its log is {log}")
     if result.not_run and not partial and not any(case.red for case in result.cases):
         lost = f"{len(result.not_run)} case(s) without a result, such as {result.not_run[0]}"

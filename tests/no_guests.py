@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from harness import session
+from harness import collector, session
 from harness.arch import Arch
 from harness.guest.cases import Case
 from harness.kselftest.build import Suite
@@ -48,3 +48,4 @@ class Run:
 
 
 vars(session)["Run"] = Run
+vars(collector)["SHARE"] = 0  # each result is kept at once

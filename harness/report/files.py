@@ -10,6 +10,8 @@ from pathlib import Path
 from harness.report import html, junit, kcidb, ktap
 from harness.report.results import RunResult
 
+REPORTS = ("results.json", "junit.xml", "run.ktap", "kcidb.json", "report.html")
+OF_A_CASE = ("console.txt", "dmesg.txt", "ktap.txt", "stderr.txt", "hang.txt", "memory.dump")
 MOST_TEXT = 4 << 20  # bytes of a file that are looked at, from its end
 
 
@@ -38,3 +40,29 @@ def write(directory: Path, result: RunResult) -> None:
     (directory / "run.ktap").write_text(ktap.document(result), encoding="utf-8")
     (directory / "kcidb.json").write_text(kcidb.text(result), encoding="utf-8")
     (directory / "report.html").write_text(html.render(result, CaseFiles(directory)), encoding="utf-8")
+
+
+def remove(directory: Path) -> None:
+    """Remove what runs have left in `directory`, as far as it has the names that they give; the rest is the user's."""
+    for pattern in (*REPORTS, "results.*.tmp", "boot-*.console.txt"):
+        _remove(directory, pattern)
+    for place in directory.glob("cases/*/"):
+        remove_case(place)
+    _remove_empty(directory / "cases")
+
+
+def remove_case(directory: Path) -> None:
+    """Do the same in the directory of a case."""
+    for name in OF_A_CASE:
+        _remove(directory, name)
+    _remove_empty(directory)
+
+
+def _remove(directory: Path, pattern: str) -> None:
+    for path in directory.glob(pattern):
+        path.unlink()
+
+
+def _remove_empty(directory: Path) -> None:
+    if directory.is_dir() and not any(directory.iterdir()):
+        directory.rmdir()

@@ -21,8 +21,8 @@ def merged(parts: Sequence[tuple[str, RunResult]], *, started: RunResult) -> Run
     """
     whole = started
     whole.started = min(part.started for _, part in parts)
-    whole.finished = max(part.finished for _, part in parts)
-    whole.interrupted = any(part.interrupted or not part.finished for _, part in parts)
+    whole.finished = max(part.finished for _, part in parts) if all(part.finished for _, part in parts) else ""
+    whole.interrupted = any(part.interrupted for _, part in parts)
     _one_of_each([(name, part.harness) for name, part in parts], "made by harness")
     whole.harness = parts[0][1].harness
     owner: dict[str, str] = {}
@@ -90,7 +90,9 @@ def _missing_shards(parts: Sequence[tuple[str, RunResult]], whole: RunResult) ->
         if not part.shard:
             continue
         number, _, count = part.shard.partition("/")
-        group = tuple(sorted(part.dealt))
+        # One that was killed, and had workers, has not been told what was dealt: that is where its own cases are.
+        others = (one.dealt for _, one in parts if part.selected and set(part.selected) <= set(one.dealt))
+        group = tuple(sorted(part.dealt or next(others, [])))
         if sizes.setdefault(group, int(count)) != int(count):
             raise BadInput(f"{name} is shard {part.shard}, and others share the same cases between {sizes[group]}")
         if int(number) in groups.setdefault(group, {}):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
@@ -110,7 +111,8 @@ class RunResult:
 
     def write(self, path: Path) -> None:
         """Write results.json: whole or not at all."""
-        work = path.with_suffix(".tmp")
+        # A name of its own: `report` may write the same file while the run goes on.
+        work = path.with_suffix(f".{os.getpid()}.tmp")
         work.write_text(json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n")
         work.rename(path)
 

@@ -14,8 +14,10 @@ def cut_short(result: RunResult) -> str:
     """Return what ended the run before every case had its turn; empty if nothing did."""
     if result.fault:
         return result.fault.message
-    if result.interrupted or not result.finished:
+    if result.interrupted:
         return "the run was interrupted"
+    if not result.finished:
+        return "the run has not come to its end"
     missing = len(result.not_run)
     return f"{missing} of {len(result.selected)} selected cases have no result" if missing else ""
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,14 @@ import pytest
 
 from harness.errors import Exit
 from harness.paths import ROOT
+from harness.report import files
 from harness.report.results import read
 from harness.report.whole import cut_short, exit_status
+from tests.runs import case, run
 
 SOURCE = "".join(f'STOCK_CASE({name}, "a claim", .sizes = "2M")\n{{\n}}\n' for name in ("passes", "kills"))
 PLAIN = 'import pytest\n@pytest.mark.parametrize("arch", ["x86_64"])\ndef test_it(arch): pytest.skip("not here")\n'
+REPORTS = ("results.json", "junit.xml", "run.ktap", "kcidb.json", "report.html")
 
 
 def harness(place: Path, *words: str) -> tuple[int, str]:
@@ -57,3 +61,48 @@ def test_the_exit_status_is_what_the_results_say(
 @pytest.mark.parametrize("words", [("-k", "plain"), ("--collect-only",)])
 def test_no_case_no_verdict(tmp_path: Path, words: tuple[str, ...], workers: str) -> None:
     assert harness(tmp_path, "-n", workers, *words)[0] == Exit.OK
+
+
+def earlier(place: Path) -> None:
+    """Leave in `place` what a run that hung has left, and a file that is the user's."""
+    directory = place / "cases/old"
+    directory.mkdir(parents=True)
+    (directory / "hang.txt").write_text("the earlier run")
+    (place / "boot-x86_64.console.txt").write_text("the earlier run")
+    files.write(place, run(case("old")))
+    (place / "notes.txt").write_text("the user's")
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_killed_run_leaves_what_it_had_and_is_cut_short(tmp_path: Path, workers: str) -> None:
+    earlier(tmp_path / "run")
+    ended, said = harness(tmp_path, "-n", workers, "-k", "passes or kills")
+    assert ended == -signal.SIGKILL, said
+    result = read(tmp_path / "run/results.json")
+    assert exit_status(result) == Exit.INTERRUPTED and cut_short(result) == "the run has not come to its end"
+    names = [f"guest_programs/a.c::{name}[x86_64-2M]" for name in ("passes", "kills")]
+    assert result.selected == names
+    assert result.not_run == [name for name in names if name not in [one.id for one in result.cases]]
+    if workers == "0":
+        assert [one.id for one in result.cases] == names[:1] and result.kernels
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["notes.txt", "results.json"]
+    files.write(tmp_path / "run", result)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "left"),
+    [
+        (("-k", "nothing"), Exit.NO_TESTS, False),
+        (("no_such_file",), Exit.BAD_INPUT, False),
+        # Neither of these begins a run.
+        (("--arch=sparc",), Exit.BAD_INPUT, True),
+        (("--collect-only",), Exit.OK, True),
+    ],
+)
+def test_a_run_that_began_leaves_no_report_of_an_earlier_one(
+    tmp_path: Path, words: tuple[str, ...], status: Exit, left: bool
+) -> None:
+    earlier(tmp_path / "run")
+    assert harness(tmp_path, *words)[0] == status
+    assert [(tmp_path / "run" / name).exists() for name in REPORTS] == [left] * len(REPORTS)
+    assert (tmp_path / "run/cases").exists() == left and (tmp_path / "run/notes.txt").exists()

@@ -179,6 +179,13 @@ def test_a_case_that_no_shard_took_up_is_no_green() -> None:
     assert exit_status(whole) == Exit.TESTS_FAILED
 
 
+def test_a_killed_shard_need_not_know_what_was_dealt() -> None:
+    known: dict[str, Any] = {"selected": [case("a").id, case("b").id], "not_run": [case("b").id]}
+    whole = together(shard(1, 2, "a", "", finished="", **known), shard(2, 2, "c", "a b c"))
+    assert cut_short(whole) == "the run has not come to its end" and exit_status(whole) == Exit.INTERRUPTED
+    assert (sorted(whole.selected), whole.not_run) == ([case(name).id for name in "abc"], [case("b").id])
+
+
 @pytest.mark.parametrize(
     ("more", "status"),
     [

@@ -34,8 +34,8 @@ def ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int, result: R
     monkeypatch.setattr(trial, "_CHILD", ("sh", "-c", script, "sh"))
 
 
-def run_result(*cases: CaseResult, **more: Any) -> RunResult:
-    return RunResult(started="now", command=["hgm"], cases=list(cases), **more)
+def run_result(*cases: CaseResult, finished: str = "then", **more: Any) -> RunResult:
+    return RunResult(started="now", finished=finished, command=["hgm"], cases=list(cases), **more)
 
 
 def test_what_was_written_is_read_again(tmp_path: Path) -> None:
@@ -64,6 +64,15 @@ def test_an_end_that_says_nothing_of_the_kernel_is_none(
 def test_failed_without_results_is_no_verdict(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ends(monkeypatch, tmp_path, 1, None)
     with pytest.raises(HostFault, match="ended with status 1"):
+        trial.run_cases([], tmp_path / "run", tmp_path)
+
+
+@pytest.mark.parametrize("status", [1, 137])
+def test_results_of_a_run_that_did_not_come_to_its_end_are_no_verdict(
+    status: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ends(monkeypatch, tmp_path, status, run_result(FAILED, finished=""))
+    with pytest.raises(HostFault, match=f"ended with status {status}"):
         trial.run_cases([], tmp_path / "run", tmp_path)
 
 
