@@ -13,11 +13,12 @@ from harness.report.results import CaseResult, Fault, RunResult
 IDENTITY = ("release", "tree", "config_sha256", "flavour", "key")  # of a kernel; in one result there is one of each
 
 
-def merged(parts: Sequence[tuple[str, RunResult]], *, started: RunResult) -> RunResult:
+def merged(parts: Sequence[tuple[str, RunResult]], *, started: RunResult, lost: Sequence[str] = ()) -> RunResult:
     """Return one result of several, each with the name by which the user knows it; `started` is the empty one to fill.
 
-    A shard that is missing becomes a fault of the whole, and its cases are cases without a result. Raises BadInput if
-    two have a result of the same case, were made by different versions, or tested different kernels.
+    A shard that is missing becomes a fault of the whole, and its cases are cases without a result; so does each run
+    that left no results, whose name is in `lost`. Raises BadInput if two have a result of the same case, were made by
+    different versions, or tested different kernels.
     """
     whole = started
     whole.started = min(part.started for _, part in parts)
@@ -40,7 +41,7 @@ def merged(parts: Sequence[tuple[str, RunResult]], *, started: RunResult) -> Run
             _one_of_each([(name, part.kernels[arch].get(key)) for name, part in having], f"of {arch} kernels: {key}")
         whole.kernels[arch] = having[0][1].kernels[arch]
         whole.machines[arch] = _machine([part.machines.get(arch, {}) for _, part in having])
-    missing = _missing_shards(parts, whole)
+    missing = [*(f"{name} has no results" for name in lost), *_missing_shards(parts, whole)]
     faults = [part.fault for _, part in parts if part.fault]
     if faults or missing:
         # What a shard met says more than that another is not there.

@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     help_text = "what broke since that run, what got fixed, what got slower; status 1 if anything broke or is missing"
     made.add_argument("--against", type=Path, metavar="RESULTS", help=help_text)
     made.add_argument("--json", action="store_true", help="with --against: print it as JSON")
-    help_text = "join the results of shards or architectures; ends as one run would have"
+    help_text = "join the results of shards or architectures; ends as one run would have, or else as --against"
     made.add_argument("--merge", nargs="+", type=Path, metavar="RESULTS", help=help_text)
     # Not `--results`, whose destination is that of the positional argument.
     help_text = "with --merge: where the joined results go (default: a dated directory in results/)"
@@ -48,23 +48,32 @@ def main(arguments: list[str]) -> int:
         raise BadInput("--json without --against", hint="results.json is the run as JSON")
     if options.target and not options.merge:
         raise BadInput("--results without --merge", hint="a run that is told again stays where it is")
+    # With --json nothing else is on standard output.
+    told = sys.stderr if options.json else sys.stdout
+    status: int = Exit.OK
     if options.merge:
-        return _merge(options.merge, options.target)
-    place, result = load(options.results)
+        place, result = _merge(options.merge, options.target)
+        status = exit_status(result)
+    else:
+        place, result = load(options.results)
+    if options.merge or not (options.against or options.durations):
+        files.write(place, result)
+        print("\n".join(_told(place, result)), file=told)
+    for line in github.publish(result, cases=False) if options.merge else ():
+        print(line, file=told)
+    if options.durations:
+        print(_record(result, options.durations), file=told)
     if options.against:
         difference = compare.compare(result, load(options.against)[1])
         print(json.dumps(difference.to_json(), indent=1) if options.json else "\n".join(compare.text(difference)))
-        return difference.exit_status
-    if options.durations:
-        return _record(result, options.durations)
-    files.write(place, result)
-    print("\n".join(_told(place, result)))
-    return Exit.OK
+        # That the run is not what it should be says more than what it is beside another one.
+        status = status or difference.exit_status
+    return status
 
 
 def load(path: Path) -> tuple[Path, RunResult]:
     """Return the directory and the result of a run, which `path` names by either. Raises BadInput."""
-    file = path / NAME if path.is_dir() else path
+    file = _file(path)
     try:
         return file.resolve().parent, results.read(file)
     except OSError as error:
@@ -76,27 +85,31 @@ def load(path: Path) -> tuple[Path, RunResult]:
         ) from error
 
 
-def _merge(paths: list[Path], target: Path | None) -> int:
+def _file(path: Path) -> Path:
+    return path / NAME if path.is_dir() else path
+
+
+def _merge(paths: list[Path], target: Path | None) -> tuple[Path, RunResult]:
+    """Join the runs that left results; that others left none, since they were killed early, must not lose these."""
     from harness.session import start
 
-    parts = [(path, *load(path)) for path in paths]
+    lost = [path for path in paths if not _file(path).exists()]
+    parts = [(path, *load(path)) for path in paths if path not in lost or lost == paths]
     base = Path(os.environ.get("HGM_RESULTS") or ROOT / "results")
     directory, empty = start(target.absolute() if target else None, base, sys.argv)
-    whole = merge.merged([(os.fspath(path), part) for path, _, part in parts], started=empty)
+    if directory.resolve() not in [source for _, source, _ in parts]:
+        files.remove(directory)
+    joined = [(os.fspath(path), part) for path, _, part in parts]
+    whole = merge.merged(joined, started=empty, lost=[os.fspath(path) for path in lost])
     for _, source, part in parts:
         merge.copy_files(part, source, directory)
-    files.write(directory, whole)
-    print("\n".join(_told(directory, whole)))
-    for line in github.publish(whole, cases=False):
-        print(line)
-    return exit_status(whole)
+    return directory, whole
 
 
-def _record(result: RunResult, path: Path) -> int:
+def _record(result: RunResult, path: Path) -> str:
     known = shards.read(path) if path.exists() else {}
     shards.write(path, known | shards.recorded(result))
-    print(f"{len(result.cases)} durations recorded in {path}")
-    return Exit.OK
+    return f"{len(result.cases)} durations recorded in {path}"
 
 
 def _told(place: Path, result: RunResult) -> list[str]:

@@ -85,6 +85,55 @@ def test_shards_are_joined_with_their_files(tmp_path: Path, capsys: pytest.Captu
     assert "cut short: shard 2/2 is missing" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("merged", "status"), [("pass", Exit.OK), ("skip", Exit.TESTS_FAILED), ("lost", Exit.HOST_FAULT)]
+)
+def test_what_was_joined_is_compared_and_recorded_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], merged: str, status: Exit
+) -> None:
+    base, lost = stored(tmp_path / "base", run(case("x"))), str(tmp_path / "lost")
+    parts = [stored(tmp_path / "1", run(case("x", "skip" if merged == "skip" else "pass")))]
+    parts += [lost] if merged == "lost" else []
+    words = ["report", "--merge", *parts, "--results", str(tmp_path / "out"), "--against", base]
+    durations = tmp_path / "durations.json"
+    assert main([*words, "--durations", str(durations)]) == status
+    said = capsys.readouterr().out
+    assert f"results: {tmp_path / 'out'}" in said and ("skipped now: 1" in said) == (merged == "skip")
+    assert case("x").id in json.loads(durations.read_text())["seconds"]
+    assert main([*words, "--json"]) == status
+    assert json.loads(capsys.readouterr().out)["exit_status"] == (Exit.OK if merged == "pass" else Exit.TESTS_FAILED)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_part_without_results_is_a_fault_and_the_others_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], there: bool
+) -> None:
+    lost = tmp_path / "lost"
+    if there:
+        lost.mkdir()
+    out = tmp_path / "out"
+    words = ["report", "--results", str(out), "--merge", str(lost)]
+    assert main(words) == Exit.BAD_INPUT and not out.exists()
+    assert main([*words, stored(tmp_path / "1", run(case("x", "fail")))]) == Exit.HOST_FAULT
+    assert f"cut short: {lost} has no results" in capsys.readouterr().out
+    whole = read(out / "results.json")
+    assert [one.id for one in whole.cases] == [case("x").id] and whole.fault
+    assert (out / "report.html").exists()
+
+
+def test_a_merge_leaves_nothing_of_an_earlier_one(tmp_path: Path) -> None:
+    out, part = tmp_path / "out", stored(tmp_path / "1", run(case("x")))
+    stored(out, run(case("x", "hang"), case("y")))
+    (out / "cases/x/hang.txt").write_text("the earlier one")
+    assert main(["report", "--merge", part, part, "--results", str(out)]) == Exit.BAD_INPUT
+    assert list(out.iterdir()) == []
+    assert main(["report", "--merge", part, "--results", str(out)]) == Exit.OK
+    assert [path.name for path in (out / "cases").rglob("*.txt")] == ["dmesg.txt"]
+    # What is joined may be where it goes.
+    assert main(["report", "--merge", part, "--results", part]) == Exit.OK
+    assert (tmp_path / "1/cases/x/dmesg.txt").exists()
+
+
 def test_durations_are_recorded_and_others_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place, file = stored(tmp_path / "run", run(case("x"))), tmp_path / "durations.json"
     file.write_text('{"seconds": {"other": 3}}')
