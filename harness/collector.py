@@ -88,10 +88,9 @@ class Collector:
 
         told = getattr(node, "workeroutput", {})
         _, result = outcome(self._config)
-        kernels, machines, interrupted, selected = json.loads(told.get("hgm", "[{}, {}, false, []]"))
-        if told:
-            # Now it is known which of the ids are guest cases. A worker that crashed tells nothing.
-            result.selected = selected
+        kernels, machines, interrupted = json.loads(told.get("hgm", "[{}, {}, false]"))
+        # Some id of another test may look like a case's. A worker that has crashed tells nothing.
+        result.selected = told.get("hgm_selected", result.selected)
         result.kernels.update(kernels)
         result.interrupted |= interrupted
         for name, machine in machines.items():

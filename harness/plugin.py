@@ -226,11 +226,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """In a worker, hand over what it knows besides its results."""
     config = session.config
+    if hasattr(config, "workeroutput"):
+        items = [item.nodeid for item in session.items if isinstance(item, GuestItem | KselftestItem)]
+        config.workeroutput["hgm_selected"] = items
     if hasattr(config, "workeroutput") and DEALT in config.stash:
         config.workeroutput["hgm_dealt"] = config.stash[DEALT]
     if hasattr(config, "workeroutput") and OUTCOME in config.stash:
         _, result = config.stash[OUTCOME]
-        config.workeroutput["hgm"] = json.dumps([result.kernels, result.machines, result.interrupted, result.selected])
+        config.workeroutput["hgm"] = json.dumps([result.kernels, result.machines, result.interrupted])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

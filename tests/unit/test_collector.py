@@ -63,6 +63,15 @@ def test_no_case_no_verdict(tmp_path: Path, words: tuple[str, ...], workers: str
     assert harness(tmp_path, "-n", workers, *words)[0] == Exit.OK
 
 
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_what_is_collected_beside_a_program_that_is_none_has_no_result(tmp_path: Path, workers: str) -> None:
+    (tmp_path / "guest_programs").mkdir()
+    (tmp_path / "guest_programs/b.c").write_text("STOCK_CASE(x, ")
+    assert harness(tmp_path, "-n", workers, "-k", "passes")[0] in (Exit.TESTS_FAILED, Exit.INTERRUPTED)
+    if (tmp_path / "run/results.json").exists():
+        assert cut_short(read(tmp_path / "run/results.json")) == "1 of 1 selected cases have no result"
+
+
 def earlier(place: Path) -> None:
     """Leave in `place` what a run that hung has left, and a file that is the user's."""
     directory = place / "cases/old"
