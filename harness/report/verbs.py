@@ -48,6 +48,8 @@ def main(arguments: list[str]) -> int:
         raise BadInput("--json without --against", hint="results.json is the run as JSON")
     if options.target and not options.merge:
         raise BadInput("--results without --merge", hint="a run that is told again stays where it is")
+    if options.target and options.against and _file(options.against).resolve().parent == options.target.resolve():
+        raise BadInput("--against what --results replaces", hint="keep the older results in another place")
     # With --json nothing else is on standard output.
     told = sys.stderr if options.json else sys.stdout
     status: int = Exit.OK

@@ -152,6 +152,7 @@ def test_durations_are_recorded_and_others_are_kept(tmp_path: Path, capsys: pyte
         (["report", "RUN/half.json"], "holds no results"),
         (["report", "RUN", "--json"], "--json without --against"),
         (["report", "RUN", "--results", "x"], "--results without --merge"),
+        (["report", "--merge", "RUN", "--results", "RUN", "--against", "RUN"], "--against what --results replaces"),
         (["report", "RUN", "--merge", "RUN", "RUN"], "both have a result"),
         (["report", "--unknown"], "unrecognized arguments"),
     ],

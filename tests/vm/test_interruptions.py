@@ -18,6 +18,8 @@ import pytest
 from harness.errors import Exit
 from harness.kernel.build import Kernel
 from harness.paths import ROOT
+from harness.report.results import read
+from harness.report.whole import exit_status
 from tests.namespaces import with_mounts
 from tests.vm.conftest import command, finish, harness
 
@@ -149,6 +151,8 @@ def test_ended_while_a_case_runs(
         process.send_signal(sent)
         assert process.wait(LIMIT_S) == status
     assert gone(family)
+    result = read(tmp_path / "run/results.json")
+    assert exit_status(result) == Exit.INTERRUPTED and result.not_run == result.selected != []
 
 
 def test_two_runs_at_once_in_one_cache(kernel: Kernel, tmp_path: Path) -> None:
