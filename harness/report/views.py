@@ -19,6 +19,7 @@ from harness.report import facts
 from harness.report.caseview import CaseView, Files, Viewer
 from harness.report.picture import COLOURED, Album
 from harness.report.results import RED, CaseResult, RunResult, Status, by_fingerprint
+from harness.report.whole import cut_short
 
 ENDS: dict[int, str] = {
     Exit.BAD_INPUT: "Ended early: bad input",
@@ -108,6 +109,8 @@ class Report:
         elif result.interrupted or not result.finished:
             title = "Interrupted" if result.interrupted else "Not finished"
             lamp, sentence = "red" if red else "amber", f"{so_far} This is no verdict on the others."
+        elif result.not_run:
+            lamp, title, sentence = "red" if red else "amber", "Cut short", f"{cut_short(result)}. {so_far}"
         elif not result.cases:
             lamp, title, sentence = "grey", "Nothing was run", "No case has a result, so this says nothing of a kernel."
         elif red:

@@ -58,6 +58,7 @@ def lamp(result: RunResult) -> str:
         (run([case(Status.PASS)], fault=Fault(exit_code=99, message="no guest")), "amber"),
         (run([], fault=Fault(exit_code=12, message="does not build")), "amber"),
         (run([case(Status.FAIL)], interrupted=True), "red"),
+        (run([case(Status.PASS)], not_run=["a.c::x[x86_64-2M]"]), "amber"),
     ]
     + [(run([case(Status.PASS), case(status)]), "red") for status in RED],
 )
