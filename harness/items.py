@@ -15,7 +15,7 @@ from harness.arch import Arch, size_name
 from harness.errors import BadInput, HarnessError
 from harness.guest.cases import Case, find
 from harness.options import expand
-from harness.running import RUN, evidence, give_up, outcome, uncaptured
+from harness.running import RUN, UNREADABLE, evidence, give_up, outcome, uncaptured
 
 if TYPE_CHECKING:
     from harness.report.results import CaseResult
@@ -29,6 +29,7 @@ class Program(pytest.File):
         try:
             cases = find(self.path)
         except BadInput as error:
+            self.config.stash.setdefault(UNREADABLE, []).append(error)
             raise self.CollectError(str(error)) from error
         for arch in expand(self.config.getoption("arch")):
             reserved = {pool.size for pool in pools.of(arch, self.config.getoption("huge_pages"))}

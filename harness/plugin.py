@@ -25,7 +25,7 @@ from harness.kselftest import wanted
 from harness.kselftest.item import Collections, KselftestItem
 from harness.options import add_options, expand, kernel_request, wants_reference
 from harness.paths import GUEST_TESTS, ROOT
-from harness.running import OUTCOME, RUN, give_up, outcome, uncaptured
+from harness.running import OUTCOME, RUN, UNREADABLE, give_up, outcome, uncaptured
 
 if TYPE_CHECKING:
     from harness.kernel.build import Kernel
@@ -149,7 +149,13 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
     """Prepare everything for the guest cases that were selected, run, and leave no guest behind."""
     config = session.config
     items = [item for item in session.items if isinstance(item, GuestItem | KselftestItem)]
-    if not items or config.option.collectonly or session.testsfailed:
+    goes_on = config.option.collectonly or config.option.continue_on_collection_errors
+    if not goes_on and (unreadable := config.stash.get(UNREADABLE, [])):
+        outcome(config)
+        give_up(config, unreadable[0])
+    # A worker runs what it has collected, whatever else could not be.
+    failed = session.testsfailed and not goes_on and not hasattr(config, "workerinput")
+    if not items or config.option.collectonly or failed:
         return (yield)
     from harness.session import Run  # paramiko and QMP are slow to import; collecting does without them
     from harness.supply import Fresh

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from harness.session import Run
 
 RUN: pytest.StashKey[Run] = pytest.StashKey()
+UNREADABLE: pytest.StashKey[list[HarnessError]] = pytest.StashKey()  # what is wrong with test programs
 OUTCOME: pytest.StashKey[tuple[Path, RunResult]] = pytest.StashKey()  # where results go, and all of them
 
 

@@ -30,9 +30,10 @@ def harness(place: Path, *words: str) -> tuple[int, str]:
     (place / "test_plain.py").write_text(PLAIN)
     argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "tests.no_guests"]
     argv += [f"--rootdir={place}", "--results=run", *words]
-    done = subprocess.run(
-        argv, cwd=place, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": os.fspath(ROOT)}
-    )
+    # It is no worker, even if the one that calls it is.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    env["PYTHONPATH"] = os.fspath(ROOT)
+    done = subprocess.run(argv, cwd=place, capture_output=True, text=True, env=env)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -64,12 +65,16 @@ def test_no_case_no_verdict(tmp_path: Path, words: tuple[str, ...], workers: str
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
-def test_what_is_collected_beside_a_program_that_is_none_has_no_result(tmp_path: Path, workers: str) -> None:
+def test_a_program_that_cannot_be_read_is_bad_input(tmp_path: Path, workers: str) -> None:
     (tmp_path / "guest_programs").mkdir()
     (tmp_path / "guest_programs/b.c").write_text("STOCK_CASE(x, ")
-    assert harness(tmp_path, "-n", workers, "-k", "passes")[0] in (Exit.TESTS_FAILED, Exit.INTERRUPTED)
-    if (tmp_path / "run/results.json").exists():
-        assert cut_short(read(tmp_path / "run/results.json")) == "1 of 1 selected cases have no result"
+    ended, said = harness(tmp_path, "-n", workers, "-k", "passes")
+    assert ended == Exit.BAD_INPUT and "b.c:1" in said and "KeyError" not in said, said
+    result = read(tmp_path / "run/results.json")
+    assert not result.cases and "b.c:1" in cut_short(result) and exit_status(result) == Exit.BAD_INPUT
+    ended, said = harness(tmp_path, "-n", workers, "-k", "passes", "--continue-on-collection-errors")
+    assert ended == Exit.TESTS_FAILED, said
+    assert [one.id for one in read(tmp_path / "run/results.json").cases] == ["guest_programs/a.c::passes[x86_64-2M]"]
 
 
 def earlier(place: Path) -> None:
