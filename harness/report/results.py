@@ -123,23 +123,28 @@ def read(path: Path) -> RunResult:
     if data.pop("schema", None) != SCHEMA:
         raise ValueError(f"{path} is not of schema {SCHEMA}")
     data["cases"] = [case_from(case) for case in data["cases"]]
-    data["fault"] = Fault(**data["fault"]) if data.get("fault") else None
-    return RunResult(**data)
+    data["fault"] = Fault(**_known(Fault, data["fault"])) if data.get("fault") else None
+    return RunResult(**_known(RunResult, data))
 
 
 def case_from(data: dict[str, Any]) -> CaseResult:
     """Return the case result that was made plain data by `asdict`, and perhaps went through JSON."""
-    attempts = tuple(Attempt(**attempt | _attempt(attempt)) for attempt in data["attempts"])
-    return CaseResult(**data | _attempt(data) | {"attempts": attempts})
+    attempts = tuple(Attempt(**_known(Attempt, attempt) | _attempt(attempt)) for attempt in data["attempts"])
+    return CaseResult(**_known(CaseResult, data) | _attempt(data) | {"attempts": attempts})
 
 
 def _attempt(data: dict[str, Any]) -> dict[str, Any]:
     return {
         "status": Status(data["status"]),
-        "findings": tuple(Finding(**finding) for finding in data["findings"]),
+        "findings": tuple(Finding(**_known(Finding, finding)) for finding in data["findings"]),
         "diagnostics": tuple(data["diagnostics"]),
         "shapes": tuple(map(tuple, data["shapes"])),
     }
+
+
+def _known(kind: type[Any], data: dict[str, Any]) -> dict[str, Any]:
+    """Return what this version knows; a later one of the same schema may have added keys."""
+    return {item.name: data[item.name] for item in fields(kind) if item.name in data}
 
 
 def together(results: Sequence[CaseResult]) -> CaseResult:

@@ -25,9 +25,9 @@ def parser() -> argparse.ArgumentParser:
     words = "Without an option: print what a run came to, and write its reports anew from its results.json."
     made = Parser(prog="hgm report", description=words, allow_abbrev=False)
     base = os.environ.get("HGM_RESULTS") or ROOT / "results"
-    latest = Path(base) / "latest"
+    made.set_defaults(latest=Path(base) / "latest")
     help_text = "directory of a run, or its results.json (default: results/latest)"
-    made.add_argument("results", nargs="?", type=Path, default=latest, metavar="RESULTS", help=help_text)
+    made.add_argument("results", nargs="?", type=Path, metavar="RESULTS", help=help_text)
     help_text = "what broke since that run, what got fixed, what got slower; status 1 if anything broke or is missing"
     made.add_argument("--against", type=Path, metavar="RESULTS", help=help_text)
     made.add_argument("--json", action="store_true", help="with --against: print it as JSON")
@@ -48,6 +48,10 @@ def main(arguments: list[str]) -> int:
         raise BadInput("--json without --against", hint="results.json is the run as JSON")
     if options.target and not options.merge:
         raise BadInput("--results without --merge", hint="a run that is told again stays where it is")
+    if options.merge and options.results:
+        raise BadInput(f"{options.results} before --merge", hint="name all that shall be joined behind --merge")
+    if options.target and options.target.resolve() in [_file(path).resolve().parent for path in options.merge]:
+        raise BadInput(f"--results {options.target} is one of what shall be joined", hint="choose another place")
     if options.target and options.against and _file(options.against).resolve().parent == options.target.resolve():
         raise BadInput("--against what --results replaces", hint="keep the older results in another place")
     # With --json nothing else is on standard output.
@@ -57,9 +61,11 @@ def main(arguments: list[str]) -> int:
         place, result = _merge(options.merge, options.target)
         status = exit_status(result)
     else:
-        place, result = load(options.results)
+        place, result = load(options.results or options.latest)
     if options.merge or not (options.against or options.durations):
-        files.write(place, result)
+        # A file of another name lies beside the results of perhaps another run.
+        if options.merge or _file(options.results or options.latest).name == NAME:
+            files.write(place, result)
         print("\n".join(_told(place, result)), file=told)
     for line in github.publish(result, cases=False) if options.merge else ():
         print(line, file=told)
@@ -99,8 +105,7 @@ def _merge(paths: list[Path], target: Path | None) -> tuple[Path, RunResult]:
     parts = [(path, *load(path)) for path in paths if path not in lost or lost == paths]
     base = Path(os.environ.get("HGM_RESULTS") or ROOT / "results")
     directory, empty = start(target.absolute() if target else None, base, sys.argv)
-    if directory.resolve() not in [source for _, source, _ in parts]:
-        files.remove(directory)
+    files.remove(directory)
     joined = [(os.fspath(path), part) for path, _, part in parts]
     whole = merge.merged(joined, started=empty, lost=[os.fspath(path) for path in lost])
     for _, source, part in parts:
