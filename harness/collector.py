@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.running import OUTCOME, outcome
+from harness.errors import HarnessError
+from harness.kernel.repo import disk_faults
+from harness.running import OUTCOME, give_up, outcome
 
 if TYPE_CHECKING:
     from harness.report.results import RunResult
@@ -31,6 +33,7 @@ class Collector:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._ended: set[str] = set()  # ids of what has a result
+        self._unwritten = ""  # why the results could not be written
         self._due = 0.0  # when results.json shall be written again, by the monotonic clock
 
     def pytest_sessionstart(self) -> None:
@@ -45,11 +48,18 @@ class Collector:
                 raise pytest.UsageError(f"an earlier run's {error.filename} stays: {error.strerror}") from error
 
     def keep(self) -> None:
-        """Write down what is known so far: a run that is killed now leaves it, without the time of an end."""
+        """Write down what is known so far: a run that is killed now leaves it, without the time of an end.
+
+        Ends the run if the disk is full.
+        """
         began = time.monotonic()
         directory, result = outcome(self._config)
         self._complete(result)
-        result.write(directory / "results.json")
+        try:
+            with disk_faults():
+                result.write(directory / "results.json")
+        except HarnessError as error:
+            give_up(self._config, error)
         ended = time.monotonic()
         self._due = ended + SHARE * (ended - began)
 
@@ -125,15 +135,20 @@ class Collector:
                 from harness.report.whole import exit_status
 
                 session.exitstatus = exit_status(result)
-            # Before anything else can go wrong: all other files can be made from it again.
-            result.write(directory / "results.json")
             from harness.report import files
 
-            files.write(directory, result)
+            try:
+                with disk_faults():
+                    files.write(directory, result)
+            except HarnessError as error:
+                self._unwritten = f"the results cannot be written to {directory}: {error}"
+                session.exitstatus = error.exit_code
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say what cut the run short: pytest itself may know of nothing."""
+        if self._unwritten:
+            terminalreporter.write_line(self._unwritten)
         if OUTCOME in self._config.stash:
             from harness.report.whole import cut_short
 

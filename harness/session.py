@@ -21,6 +21,7 @@ from harness.guest.cases import Case
 from harness.guest.run import Guest, Keep
 from harness.kernel import build as kernel_build
 from harness.kernel.build import Kernel, KernelRequest
+from harness.kernel.repo import disk_faults
 from harness.kselftest import build as kselftest_build
 from harness.kselftest.build import Suite
 from harness.kselftest.wanted import Wanted
@@ -128,6 +129,7 @@ class Run:
         name = re.sub(r"[^\w.\[\]-]+", "_", name)
         return Path("cases") / (name if number == 1 else f"{name}-{number}")
 
+    @disk_faults()
     def _once(self, case: Case, arch: Arch, huge_page_size: int, case_id: str, number: int) -> CaseResult:
         """Run one case in a healthy guest, for the time of that `number`, and return its result."""
         place = self.place(case_id, number)
@@ -156,6 +158,7 @@ class Run:
         kernel = self._kernels[result.arch]
         return replace(result, findings=_explained(verdict, seen, kernel, self.directory / result.directory).findings)
 
+    @disk_faults()
     def watch(self, arch: Arch, name: str, directory: Path, look: Callable[[Guest], Observation]) -> Observation:
         """Return what `look` sees in a guest that nobody has had, and keep its files in `directory`.
 

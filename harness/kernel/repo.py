@@ -181,7 +181,7 @@ def disk_faults() -> Iterator[None]:
             raise
         where = f" for {error.filename}" if error.filename else ""
         raise HostFault(
-            f"{error.strerror}{where}", hint="free some space, or set HGM_CACHE to a larger disk"
+            f"{error.strerror}{where}", hint="free some space, or choose another disk with HGM_CACHE or --results"
         ) from error
 
 

@@ -175,6 +175,15 @@ def test_a_full_disk_is_said_and_leaves_nothing_half(kernel: Kernel, tmp_path: P
     assert not [line for line in done.output.splitlines() if line.startswith((".x86_64-", "x86_64-"))]
 
 
+def test_a_disk_that_is_full_of_results_is_no_verdict(kernel: Kernel, tmp_path: Path) -> None:
+    script = 'mount -t tmpfs -o size=32k tmpfs "$0" && exec "$@"'
+    (tmp_path / "run").mkdir()
+    argv = command("--kernel", kernel.image, "--results", tmp_path / "run", *ONE_CASE)
+    done = finish([*with_mounts(script, tmp_path / "run"), *argv], tmp_path / "run")
+    assert done.status == Exit.HOST_FAULT, done.output
+    assert "No space left" in done.output and "Traceback" not in done.output and "INTERNALERROR" not in done.output
+
+
 def test_more_huge_pages_than_the_host_has(tmp_path: Path) -> None:
     ran = harness(tmp_path / "run", "--stock", "-k", "dontneed and 1G", "--huge-pages", "1G=4000")
     assert ran.status == Exit.BAD_INPUT
