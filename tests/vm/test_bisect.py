@@ -14,7 +14,7 @@ from harness.errors import Exit
 from harness.kernel.source import SourceSpec, resolve
 from harness.paths import ROOT, cache_dir, digest, locked, written_whole
 from tests.history import NO_COMPILE, REGRESSION, write
-from tests.vm.test_interruptions import descendants, gone, read_until, started
+from tests.vm.test_interruptions import gone, read_until, started, wait_for_family
 
 COMMITS = 6
 SEEDS = {3: (NO_COMPILE, 1), 5: (REGRESSION, 0)}  # git looks at the third first
@@ -43,7 +43,7 @@ def test_it_finds_the_commit_goes_on_after_a_kill_and_gives_a_log(tmp_path: Path
     argv = verb("bisect", *ends, "--restart", "--results", tmp_path / "killed", *CASES)
     with started(argv, {}) as process:
         read_until(process, f"trying {seeded['no-compile'][:12]}")
-        family = descendants(process.pid)
+        family = wait_for_family(process.pid, "make")
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     assert gone(family)

@@ -60,18 +60,21 @@ def read_until(process: subprocess.Popen[bytes], words: str) -> str:
 
 
 def descendants(pid: int) -> list[int]:
-    """Process ids of all that descend from `pid`."""
+    """Process ids of all that descend from `pid`, less those that end while they are looked for."""
     found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            found += [child, *descendants(child)]
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in map(int, (task / "children").read_text().split()):
+                found += [child, *descendants(child)]
     return found
 
 
-def wait_for_family(pid: int) -> list[int]:
-    """The same, once there is one."""
+def wait_for_family(pid: int, name: str) -> list[int]:
+    """The same, once one of them is called `name`, or begins so."""
     end = time.monotonic() + LIMIT_S
-    while not (found := descendants(pid)):
+    found = descendants(pid)
+    while not any(_name(one).startswith(name) for one in found):
+        found = descendants(pid)
         assert time.monotonic() < end
         time.sleep(0.01)  # the pace of looking, as the kernel tells nobody that a process has forked
     return found
@@ -87,6 +90,13 @@ def gone(pids: list[int]) -> bool:
     return not left
 
 
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def _state(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -94,13 +104,16 @@ def _state(pid: int) -> str:
         return ""
 
 
-@pytest.mark.parametrize("phase", ["making the x86_64 guest image", "compiling guest_tests/", "booting x86_64"])
-def test_interrupted_before_the_cases(phase: str, kernel: Kernel, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("phase", "program"),
+    [("making the x86_64 guest image", ""), ("compiling guest_tests/", ""), ("booting x86_64", "qemu-system")],
+)
+def test_interrupted_before_the_cases(phase: str, program: str, kernel: Kernel, tmp_path: Path) -> None:
     environment = {"HGM_CACHE": str(tmp_path / "cache")}
     argv = command("--kernel", kernel.image, "--results", tmp_path / "run", *ONE_CASE)
     with started(argv, environment) as process:
         read_until(process, phase)
-        family = descendants(process.pid)
+        family = wait_for_family(process.pid, program)
         process.send_signal(signal.SIGINT)
         assert process.wait(LIMIT_S) == Exit.INTERRUPTED
     assert gone(family)
@@ -115,7 +128,7 @@ def test_interrupted_while_the_kernel_is_built(tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "harness", "build", "--stock", "--kconfig", str(fragment)]
     with started(argv, {}) as process:
         read_until(process, "bzImage")
-        family = descendants(process.pid)
+        family = wait_for_family(process.pid, "make")
         process.send_signal(signal.SIGINT)
         assert process.wait(LIMIT_S) == Exit.INTERRUPTED
     assert gone(family)
@@ -147,7 +160,7 @@ def test_ended_while_a_case_runs(
     argv = command("--results", tmp_path / "run", "--kernel", kernel.image, *options, programs)
     with started(argv, {}) as process:
         read_until(process, "faults.c::hang[x86_64-2M]")
-        family = wait_for_family(process.pid)
+        family = wait_for_family(process.pid, "qemu-system")
         process.send_signal(sent)
         assert process.wait(LIMIT_S) == status
     assert gone(family)

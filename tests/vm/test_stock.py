@@ -80,4 +80,4 @@ def test_from_another_directory_it_is_the_same_run(tmp_path: Path) -> None:
     done = subprocess.run(
         [*command("--collect-only", "-q")], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
-    assert "guest_tests/" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == Exit.OK and "guest_tests/" in done.stdout, done.stdout + done.stderr
