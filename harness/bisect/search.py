@@ -14,7 +14,7 @@ from pathlib import Path
 
 from harness.bisect.failure import Word
 from harness.errors import BadInput, HostFault
-from harness.kernel.repo import KernelRepo, ask
+from harness.kernel.repo import KernelRepo, ask, disk_faults
 from harness.process import run
 
 _FIRST_BAD = re.compile(r"^# first bad commit: \[(\w+)\]", re.MULTILINE)
@@ -94,9 +94,12 @@ class History:
 
 
 def find_commit(tree: Path, revision: str) -> str:
-    """Return the full hash of a revision as the user's tree knows it. Raises BadInput if it knows none."""
+    """Return the full hash of a revision as the user's tree knows it. Raises BadInput if one of them is not there."""
     words = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-    found = ask(tree, *words) if tree.is_dir() else None
+    with disk_faults():
+        if not tree.is_dir():
+            raise BadInput(f"the kernel tree {tree} is not {'a directory' if tree.exists() else 'there'}")
+    found = ask(tree, *words)
     if not found:
         hint = "git fetch it, or see `git log --oneline`"
         raise BadInput(f"there is no commit {revision!r} in {tree}", hint=hint)

@@ -94,7 +94,7 @@ def prepare(request: KernelRequest) -> Kernel:
             return _take(request, request.image)
         if request.config:
             hint = "for options of a build, use --kconfig FILE"
-            raise BadInput(f"--config {request.config} without --kernel", hint=hint)
+            raise BadInput(f"--kernel-config {request.config} without --kernel", hint=hint)
         patches = [patch for path in request.series for patch in series.read(path)]
         source = resolve(request.source)
         repo = KernelRepo.open().reading(source.alternate)

@@ -50,7 +50,21 @@ def fragments(arch: Arch, flavour: str, *, hgm: bool, hvo: bool, extra: Sequence
     if flavour not in FLAVOURS:
         raise BadInput(f"unknown kernel flavour {flavour!r}", hint=f"known: {', '.join(FLAVOURS)}")
     names = ["tuning", *DEMANDED, "observe", *FLAVOURS[flavour], *(["hgm"] if hgm else [])]
-    return (*(_render(name, arch, flavour, hvo=hvo) for name in names), *(_read(path) for path in extra))
+    return (*(_render(name, arch, flavour, hvo=hvo) for name in names), *(read(path) for path in extra))
+
+
+def read(path: Path) -> Fragment:
+    """Return the user's fragment. Raises BadInput if it is not there, or has a line that is none."""
+    if not path.is_file():
+        raise BadInput(f"the kconfig fragment {path} is not {'a file' if path.exists() else 'there'}")
+    text = path.read_text(errors="replace")
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip() and not LINE.fullmatch(line.rstrip()) and not line.startswith("#"):
+            raise BadInput(
+                f"{path}:{number}: {line.strip()!r} is no kconfig line",
+                hint="CONFIG_NAME=y, or # CONFIG_NAME is not set",
+            )
+    return Fragment(path.name, "\n".join(line.rstrip() for line in text.splitlines()) + "\n")
 
 
 def parse(text: str) -> dict[str, str]:
@@ -125,16 +139,3 @@ def _render(name: str, arch: Arch, flavour: str, *, hvo: bool) -> Fragment:
     )
     template = environment.get_template(f"{name}.config.j2")
     return Fragment(name, template.render(arch=arch, flavour=flavour, hvo=hvo))
-
-
-def _read(path: Path) -> Fragment:
-    if not path.is_file():
-        raise BadInput(f"the kconfig fragment {path} is not {'a file' if path.exists() else 'there'}")
-    text = path.read_text(errors="replace")
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip() and not LINE.fullmatch(line.rstrip()) and not line.startswith("#"):
-            raise BadInput(
-                f"{path}:{number}: {line.strip()!r} is no kconfig line",
-                hint="CONFIG_NAME=y, or # CONFIG_NAME is not set",
-            )
-    return Fragment(path.name, "\n".join(line.rstrip() for line in text.splitlines()) + "\n")

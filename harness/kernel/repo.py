@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.errors import HostFault
+from harness.errors import BadInput, HostFault
 from harness.paths import cache_dir, locked
 from harness.process import run, tail
 
@@ -173,16 +173,22 @@ def disk_hint(words: str) -> str:
 
 @contextlib.contextmanager
 def disk_faults() -> Iterator[None]:
-    """Turn a full or read-only disk met by the block into HostFault."""
+    """Turn what a disk does not do for the block into HostFault, or into BadInput if it is what the user has named.
+
+    A full or read-only disk is a fault of the host, and so is whatever happens in the cache.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+        if not full and error.errno not in (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG):
             raise
         where = f" for {error.filename}" if error.filename else ""
-        raise HostFault(
-            f"{error.strerror}{where}", hint="free some space, or choose another disk with HGM_CACHE or --results"
-        ) from error
+        if full or Path(str(error.filename)).is_relative_to(cache_dir()):
+            hint = "free some space, or choose another disk with HGM_CACHE or --results"
+            hint = hint if full else "who owns the cache? see HGM_CACHE"
+            raise HostFault(f"{error.strerror}{where}", hint=hint) from error
+        raise BadInput(f"{error.strerror}{where}", hint="name a file or directory that you may read") from error
 
 
 def quoted_path(path: str) -> str:

@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import re
+import zlib
 from dataclasses import dataclass
 from email import message_from_bytes, policy
 from email.message import EmailMessage, Message
@@ -53,8 +54,8 @@ def read(path: Path) -> list[Patch]:
     """
     if path.is_dir():
         return _read_directory(path)
-    if not path.exists():
-        raise BadInput(f"the series {path} is not there")
+    if not path.is_file():
+        raise BadInput(f"the series {path} is {'neither file nor directory' if path.exists() else 'not there'}")
     patches = _read_file(path)
     if not patches:
         raise BadInput(f"there are no patches in {path}", hint="give a directory of *.patch, an mbox, or one patch")
@@ -110,7 +111,11 @@ def _read_directory(path: Path) -> list[Patch]:
     listing = path / "series"
     files: list[tuple[Path, int]] = []
     if listing.is_file():
-        for line in listing.read_text().splitlines():
+        try:
+            lines = listing.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise BadInput(f"{listing} is no list of patches: {error}", hint="it is text in UTF-8") from error
+        for line in lines:
             words = line.split("#", 1)[0].split()
             if not words:
                 continue
@@ -123,7 +128,7 @@ def _read_directory(path: Path) -> list[Patch]:
     patches = []
     for file, strip in files:
         if not file.is_file():
-            raise BadInput(f"{listing} names {file.name}, which is not there")
+            raise BadInput(f"the patch {file} is not {'a file' if file.exists() else 'there'}")
         found = _read_file(file, strip)
         if not found and not file.name.startswith("0000-"):
             raise BadInput(f"there is no diff in {file}")
@@ -136,7 +141,10 @@ def _read_directory(path: Path) -> list[Patch]:
 def _read_file(path: Path, strip: int = 1) -> list[Patch]:
     raw = path.read_bytes()
     if raw.startswith(b"\x1f\x8b"):
-        raw = gzip.decompress(raw)
+        try:
+            raw = gzip.decompress(raw)
+        except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+            raise BadInput(f"{path} is a damaged gzip file: {error}", hint="fetch or copy it again") from error
     parts = [part for part in MAIL_START.split(raw) if part.strip()]
     patches = [_read_one(part, path, strip) for part in parts]
     return [patch for patch in patches if patch]

@@ -21,7 +21,10 @@ from harness.process import run, say, tail
 DEFAULT_PACKAGE = "linux-source-6.1"
 OLDEST = "6.1.192"  # of the default package, that patches/reference applies to
 PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9.+:~-]+)?")  # Debian Policy 5.6.1 and 5.6.12
-NEEDED = ("Makefile", "Kconfig", "mm/hugetlb.c")
+MARKS = ("Makefile", "Kconfig", "mm/hugetlb.c")  # also in the sparsest checkout
+NEEDED = (*MARKS, "scripts/kconfig/merge_config.sh", "scripts/decode_stacktrace.sh")
+UNKNOWN = re.compile(r"^E: Version .* was not found$", re.MULTILINE)  # apt, of a version in none of its lists
+LINEAGE = 100  # bytes of an origin's name that go into names of files, to which more is added
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +73,7 @@ def _from_tree(repo: KernelRepo, given: Path, revision: str | None) -> Source:
     if not given.is_dir():
         raise BadInput(f"the kernel tree {given} is not {'a directory' if given.exists() else 'there'}")
     directory = given.resolve()
-    lineage = f"{_safe(directory.name)}-{digest(os.fspath(directory))[:8]}"
+    lineage = f"{_safe(directory.name)[:LINEAGE]}-{digest(os.fspath(directory))[:8]}"
     top = ask(directory, "rev-parse", "--show-toplevel")
     is_git = top is not None and Path(top).resolve() == directory
     if ask(directory, "rev-parse", "--is-bare-repository") == "true":
@@ -189,7 +192,7 @@ def _from_tarball(repo: KernelRepo, path: Path) -> Source:
             _remember(f"tarball-{checksum}", {"tree": tree})
     return _checked(repo, Source(
         kind="tarball", label=f"{path.name} (sha256 {checksum[:12]})", tree=tree, commit=None, dirty=False, version="",
-        alternate=None, lineage=_safe(re.sub(r"\.(tar(\.\w+)?|t\wz)$", "", path.name)),
+        alternate=None, lineage=_safe(re.sub(r"\.(tar(\.\w+)?|t\wz)$", "", path.name))[:LINEAGE],
     ))  # fmt: skip
 
 
@@ -210,7 +213,7 @@ def _from_package(repo: KernelRepo, wanted: str) -> Source:
         memo = f"package-{name}-{_safe(version)}"
         tree = _remembered(repo, memo)
         if not tree:
-            tree = _fetch(repo, name, version)
+            tree = _fetch(repo, name, version, pinned=bool(pinned))
             _remember(memo, {"tree": tree, "version": version})
         _remember(f"package-{name}", {"version": version})
     return _checked(repo, Source(
@@ -256,7 +259,7 @@ def _refuse_package(name: str) -> None:
     raise BadInput(f"there is no Debian package {name}", hint=f"the default is {DEFAULT_PACKAGE}; or {elsewhere}")
 
 
-def _fetch(repo: KernelRepo, name: str, version: str) -> str:
+def _fetch(repo: KernelRepo, name: str, version: str, *, pinned: bool) -> str:
     """Fetch one version of a source package, import its tarball, and return the tree. Nothing is left but the tree."""
     with tempfile.TemporaryDirectory(prefix="package-", dir=cache_dir()) as work:
         directory = Path(work)
@@ -269,6 +272,10 @@ def _fetch(repo: KernelRepo, name: str, version: str) -> str:
         if result.returncode or not package:
             advice = "see that the network is up, then apt-get update; or give a kernel with --tree DIR"
             reason = result.stderr.strip()
+            if pinned and "Unable to locate package" in reason:
+                _refuse_package(name)
+            if pinned and UNKNOWN.search(reason):
+                raise BadInput(f"there is no {name} {version}: {reason}", hint=f"apt-cache policy {name} lists them")
             raise HostFault(f"apt-get cannot fetch {name} {version}: {reason}", hint=disk_hint(reason) or advice)
         tarball = unpack_package(package, f"usr/src/{name}.tar.xz", directory)
         return import_tarball(repo, tarball, name=f"{name}-{digest(version)}")
@@ -276,7 +283,7 @@ def _fetch(repo: KernelRepo, name: str, version: str) -> str:
 
 def _require_files(given: Path, directory: Path) -> None:
     """Raise BadInput before any work is done for a directory that is clearly no kernel."""
-    lacking = [path for path in NEEDED if not (directory / path).is_file()]
+    lacking = [path for path in MARKS if not (directory / path).is_file()]
     if lacking:
         raise BadInput(f"{given} is not a kernel tree: it lacks {', '.join(lacking)}")
 

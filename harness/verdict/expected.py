@@ -32,10 +32,13 @@ class Expected:
 def read(path: Path) -> tuple[Expected, ...]:
     """Return the entries of a TOML file, tables `[[expected]]`. Raises BadInput that names what is wrong with one."""
     try:
+        if path.exists() and not path.is_file():
+            # What can be read only once, such as a pipe, would have no failures in it for whoever reads it next.
+            raise BadInput(f"the list of expected failures {path} is not a file")
         data = tomllib.loads(path.read_text())
     except OSError as error:
         raise BadInput(f"the list of expected failures {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"the list of expected failures {path} is no TOML: {error}") from error
     entries = data.pop("expected", [])
     if data or not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):

@@ -16,12 +16,13 @@ import pytest
 from harness import doctor, trial
 from harness.bisect import verbs
 from harness.errors import BadInput, Exit, GuestFault, HostFault
+from harness.kernel.source import NEEDED
 from harness.report.results import CaseResult, Finding, RunResult, Status
 from harness.trial import Built
 
 COUNT = 16  # commits after the first
 FIRST_BAD = 11
-FILES = {"Makefile": "VERSION = 6\nPATCHLEVEL = 1\n", "Kconfig": "", "mm/hugetlb.c": ""}
+FILES = {name: "" for name in NEEDED} | {"Makefile": "VERSION = 6\nPATCHLEVEL = 1\n"}
 NOT_OK = Finding(kind="ktap", message="not ok: x")
 WARNED = Finding(kind="splat", message="warning: WARNING: at f.c:1 g+0x1/0x2", evidence="WARNING: at f.c:1 g+0x1/0x2")
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,6 +99,7 @@ def test_from_its_day_on_an_entry_expects_nothing(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("[[expected]\n", "is no TOML"),
+        ("a = " + "[" * 100_000, "is no TOML"),
         ("[[expcted]]\ncase = 'a'\n", "has expcted"),
         (ENTRY.replace("reason", "why"), "why is not known"),
         (ENTRY.replace("2027-01-31", "'soon'"), "revisit is 'soon'"),
@@ -115,3 +117,6 @@ def test_a_list_that_is_wrong_is_refused_by_entry(text: str, words: str, tmp_pat
 def test_a_list_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="cannot be read"):
         read(tmp_path / "none.toml")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BadInput, match="pipe is not a file"):
+        read(tmp_path / "pipe")

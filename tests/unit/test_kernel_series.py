@@ -89,7 +89,10 @@ def test_a_quilt_series(repo: KernelRepo, tree: str, tmp_path: Path) -> None:
     (directory / "series").write_text("# comment\nz.patch -p1\n\nb.patch # why\n")
     assert result(repo, tree, directory)[1].splitlines()[4] == "FIVE"
     (directory / "series").write_text("nothing.patch\n")
-    with pytest.raises(BadInput, match=r"names nothing\.patch, which is not there"):
+    with pytest.raises(BadInput, match=r"the patch .*/nothing\.patch is not there"):
+        series.read(directory)
+    (directory / "series").write_bytes(b"\xff.patch\n")
+    with pytest.raises(BadInput, match="series is no list of patches"):
         series.read(directory)
     (directory / "series").write_text("z.patch -R\n")
     with pytest.raises(BadInput, match="not understood"):
@@ -118,6 +121,11 @@ def test_an_mbox_is_put_in_order(repo: KernelRepo, tree: str, tmp_path: Path) ->
     assert text.splitlines()[4] == "FIVE"
     (tmp_path / "t.mbox.gz").write_bytes(gzip.compress((tmp_path / "t.mbox").read_bytes()))
     assert result(repo, tree, tmp_path / "t.mbox.gz")[0] == subjects
+    whole = (tmp_path / "t.mbox.gz").read_bytes()
+    for damaged in (whole[:-20], whole[:2], whole[:40] + b"damaged" + whole[47:], whole[:-8] + bytes(8)):
+        (tmp_path / "t.mbox.gz").write_bytes(damaged)
+        with pytest.raises(BadInput, match="is a damaged gzip file"):
+            series.read(tmp_path / "t.mbox.gz")
 
 
 def test_a_single_mail_in_quoted_printable_with_crlf(repo: KernelRepo, tree: str, tmp_path: Path) -> None:
@@ -187,6 +195,13 @@ def test_nothing_to_apply(repo: KernelRepo, tree: str, tmp_path: Path) -> None:
     for name in ("letters.mbox", "binary"):
         with pytest.raises(BadInput, match="there are no patches in"):
             series.read(tmp_path / name)
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(BadInput, match="neither file nor directory"):
+        series.read(tmp_path / "fifo")
+    (tmp_path / "empty/x.patch").mkdir()
+    with pytest.raises(BadInput, match=r"the patch .*empty/x\.patch is not a file"):
+        series.read(tmp_path / "empty")
+    (tmp_path / "empty/x.patch").rmdir()
     (tmp_path / "empty/x.patch").write_text("no diff\n")
     with pytest.raises(BadInput, match="there is no diff in"):
         series.read(tmp_path / "empty")

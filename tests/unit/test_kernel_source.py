@@ -23,6 +23,8 @@ FILES = {
     "mm/Kconfig": "config HUGETLB\n\tbool\n",
     "mm/hugetlb.c": "int hugetlb;\n",
     "scripts/run.sh": "#!/bin/sh\n",
+    "scripts/kconfig/merge_config.sh": "",
+    "scripts/decode_stacktrace.sh": "",
     ".gitignore": "*.o\n",
 }
 
@@ -249,6 +251,11 @@ def test_bad_trees(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match=r"not a kernel tree: it lacks Makefile, Kconfig, mm/hugetlb\.c"):
         resolve(SourceSpec(tree=tmp_path / "empty"))
+    long = write(tmp_path / ("x" * 250))
+    assert resolve(SourceSpec(tree=long)).version == "6.1.7-rc2"
+    (long / "scripts/kconfig/merge_config.sh").unlink()
+    with pytest.raises(BadInput, match=r"not a kernel tree: it lacks scripts/kconfig/merge_config\.sh"):
+        resolve(SourceSpec(tree=long))
     git(tree, "rm", "--quiet", "--cached", "mm/hugetlb.c")
     git(tree, "commit", "--quiet", "--message=without")
     with pytest.raises(BadInput, match=r"not a kernel tree: it lacks mm/hugetlb\.c"):
@@ -343,6 +350,14 @@ def test_packages_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyP
     fake_apt(tmp_path / "bin", monkeypatch, policy="Package: x\nFilename: pool/x.deb")
     with pytest.raises(BadInput, match="no Debian package linux-source-0"):
         resolve(SourceSpec(package="linux-source-0"))
+    lists = "Package: x\nFilename: pool/x.deb"
+    for words, told in (
+        ("Version '0' for 'xx' was not found", "no xx 0"),
+        ("Unable to locate package xx", "no Debian package xx"),
+    ):
+        fake_apt(tmp_path / "bin", monkeypatch, policy=lists, download=f'echo "E: {words}" >&2; exit 100')
+        with pytest.raises(BadInput, match=f"there is {told}"):
+            resolve(SourceSpec(package="xx=0"))
     fake_apt(tmp_path / "bin", monkeypatch, policy="  Candidate: 7", download="echo 'E: Failed to fetch' >&2; exit 100")
     with pytest.raises(HostFault, match="Failed to fetch") as caught:
         resolve(SourceSpec())

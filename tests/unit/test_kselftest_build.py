@@ -31,6 +31,8 @@ FILES = {
     "Makefile": "VERSION = 6\nPATCHLEVEL = 1\nSUBLEVEL = 7\nheaders:\n",
     "Kconfig": "",
     "mm/hugetlb.c": "",
+    "scripts/kconfig/merge_config.sh": "",
+    "scripts/decode_stacktrace.sh": "",
     f"{SELFTESTS}/Makefile": "TARGETS = small\nall:\n\t$(MAKE) -k -C $(TARGETS) O=$(O)\n",
     f"{SELFTESTS}/kselftest/runner.sh": "",
     f"{SELFTESTS}/small/Makefile": COLLECTION,
