@@ -77,6 +77,12 @@ def choose(arch: Arch, machine: str | None = None) -> Accelerator:
     return _accelerator(arch, name, reason, factor)
 
 
+def check(arch: Arch) -> None:
+    """Raise BadInput for values of HGM_ACCEL and HGM_SLOWNESS that cannot be."""
+    _forced(arch)
+    _factor()
+
+
 def _forced(arch: Arch) -> str:
     """Return the accelerator that HGM_ACCEL asks for, or nothing."""
     forced = os.environ.get("HGM_ACCEL", "")

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import json
@@ -28,7 +27,7 @@ from harness.deadline import Deadline
 from harness.errors import Exit, HarnessError, HostFault
 from harness.guest.run import settle
 from harness.kernel.build import KernelRequest, prepare
-from harness.options import REFERENCE
+from harness.options import REFERENCE, Parser, at_least
 from harness.paths import ROOT, cache_dir, digest, locked
 from harness.process import end_group, run, say, tail
 from harness.vm import machine, template
@@ -65,9 +64,10 @@ class Unmeasured(Exception):
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, print a table, and with --json write the figures too. Exit status 0 also where a goal is missed."""
-    parser = argparse.ArgumentParser(prog="hgm bench", description=main.__doc__)
+    parser = Parser(prog="hgm bench", description=main.__doc__, allow_abbrev=False)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
-    parser.add_argument("--runs", type=int, default=5, metavar="N", help="times each is measured; the median counts")
+    help_text = "times each is measured; the median counts"
+    parser.add_argument("--runs", type=at_least(1), default=5, metavar="N", help=help_text)
     parser.add_argument("--build", action="store_true", help="also build the kernel in an empty cache (minutes)")
     parser.add_argument("--quick", action="store_true", help="leave the runs of all cases out (minutes)")
     options = parser.parse_args(arguments)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from harness import accel
 from harness.arch import ARCHES, Arch
 from harness.bootstrap import apt_lists, privilege
 from harness.errors import Exit, HostFault
@@ -153,9 +154,11 @@ def ensure(arches: Sequence[Arch], say: Callable[[str], None] = say, *, stages: 
 def main(*, install: bool = False) -> int:
     """Print how it stands for both architectures; with `install`, mend it first.
 
-    What only the project's own tests need is shown, but it is not missed.
+    What only the project's own tests need is shown, but it is not missed. Raises BadInput as `accel.check`.
     """
     arches = list(ARCHES.values())
+    for arch in arches:
+        accel.check(arch)
     findings = diagnose(arches)
     if install and packages(_of_users(findings)):
         _mend(_of_users(findings))

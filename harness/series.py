@@ -18,7 +18,18 @@ from harness.kernel import series
 from harness.kernel.build import BuildFailed, Kernel, KernelRequest, build
 from harness.kernel.repo import KernelRepo, disk_faults
 from harness.kernel.source import resolve
-from harness.options import Parser, add_options, expand, kernel_request, wants_reference
+from harness.options import (
+    OF_CASES,
+    Parser,
+    add_options,
+    checked,
+    given,
+    kernel_request,
+    nonempty,
+    refuse,
+    wants_reference,
+    word,
+)
 from harness.pools import Pool
 from harness.process import say
 from harness.report.results import RED, Status
@@ -28,10 +39,10 @@ from harness.vm import machine
 from harness.vm.command import VmSpec
 
 SHOWN = 3  # of many cases that change alike
-# Options of how cases are run, which every run of them gets.
-RUNNING = ("huge_pages", "stress", "fresh", "repeat", "no_rerun", "expected_failures", "shard", "dump_memory")
 # An image has no patches; the runs get images, which have no selftests; and nobody sees them wait.
 UNFIT = ("kernel", "kernel_config", "kselftest", "pause_on_failure")
+# Options that every run of cases gets as they are; where HGM is expected is seen here.
+RUNNING = tuple(name for name in OF_CASES if name not in (*UNFIT, "expect_hgm"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,34 +92,35 @@ def main(arguments: Sequence[str]) -> int:
         prog="hgm series",
         usage="hgm series [options] [-- [PYTEST-ARGUMENTS]]",
         description=main.__doc__,
-        epilog="Without --series it is the reference series. A lone -- runs every case, -- -k mapcount some. "
+        epilog="Where no kernel is named it is the reference series. A lone -- runs every case, -- -k mapcount some. "
         "--expect-hgm: HGM must be there after the last of the patches, and stay once there; so by default for the "
         "whole reference series.",
         allow_abbrev=False,
     )
     add_options(parser.add_argument)
-    parser.add_argument("--patches", metavar="FIRST-LAST", help="only these patches of it, by number")
+    parser.add_argument("--patches", type=nonempty, metavar="FIRST-LAST", help="only these patches of it, by number")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table to FILE, too")
     words = list(arguments)
     at = words.index("--") if "--" in words else len(words)
     options = parser.parse_args(words[:at])
     selection = words[at + 1 :] if at < len(words) else None
-    given = {name: value for name, value in vars(options).items() if value != parser.get_default(name)}
-    if unfit := next((name for name in UNFIT if name in given), None):
-        raise BadInput(f"{_word(unfit)} does not go with a series", hint="./hgm run takes it")
-    of_cases = {*RUNNING, "expect_hgm"} - {"huge_pages"}
-    if selection is None and (idle := next((name for name in given if name in of_cases), None)):
-        raise BadInput(f"{_word(idle)} is about cases, and none is run", hint="end with --, or with -- -k mapcount")
-    arches = expand(options.arch)
+    found = given(options, parser)
+    refuse(found, UNFIT, "does not go with a series", hint="./hgm run takes it")
+    if selection is None:
+        unused = (*OF_CASES, "results")
+        refuse(found, unused, "is about cases, and none is run", hint="end with --, or with -- -k mapcount")
+    arches = checked(options, Path.cwd())
+    if options.json:
+        _check_writable(options.json)
     doctor.ensure(arches)
     request = kernel_request(options, arches[0], Path.cwd())
     if not request.series:
         raise BadInput("there is no series to test", hint="--series DIR|MBOX")
     runner = None
     if selection is not None:
-        running = [_word(name, given[name]) for name in RUNNING if name in given]
+        running = [word(name, found[name]) for name in RUNNING if name in found]
         expect_hgm = options.expect_hgm or (wants_reference(options) and not options.patches)
-        runner = Cases(selection, running, expect_hgm, trial.new_directory(options.results))
+        runner = Cases(selection, running, expect_hgm, trial.new_directory(options.results), options.huge_pages)
     steps = []
     print(HEADER)
     for step in walk(request, arches, options.huge_pages, options.patches or "", runner):
@@ -130,12 +142,15 @@ class Cases:
     options: Sequence[str]  # of how they are run
     expect_hgm: bool  # after the last patch, and wherever a case has passed before
     directory: Path
+    huge_pages: str = ""  # as --huge-pages has them, for all architectures
     _passed: set[str] = field(default_factory=set)  # ids
 
     def run(self, step: Step, kernel: Kernel, *, last: bool) -> Step:
         """Return `step` with what the cases come to on its kernel; raises as `trial.run_cases` does."""
         place = self.directory / f"{step.number:02d}-{kernel.arch.name}"
         words = [f"--arch={kernel.arch.name}", f"--kernel={kernel.image}", f"--kernel-config={kernel.config}"]
+        if self.huge_pages:
+            words.append(f"--huge-pages={','.join(map(str, pools.of(kernel.arch, self.huge_pages)))}")
         result = trial.run_cases([*words, *self.options, *self.selection], place, Path.cwd())
         seen = result.machines[kernel.arch.name]
         boots = seen["boot_seconds"]
@@ -205,6 +220,8 @@ def changes(steps: Iterable[Step]) -> list[Change]:
 
 def change_table(steps: Sequence[Step]) -> list[str]:
     """Return the lines of the table: what turns red case by case, what turns otherwise in groups."""
+    if not any(step.cases for step in steps):
+        return ["no case was run"]
     lines = ["first patch at which a case changed:"]
     grouped = itertools.groupby(changes(steps), key=lambda one: (one.number, one.where, one.before, one.after))
     for (_, where, before, after), group in grouped:
@@ -216,10 +233,12 @@ def change_table(steps: Sequence[Step]) -> list[str]:
     return lines if len(lines) > 1 else ["no case changed at any patch"]
 
 
-def _word(name: str, value: object = True) -> str:
-    """Return an option as a word of a command line."""
-    word = f"--{name.replace('_', '-')}"
-    return word if value is True else f"{word}={value}"
+def _check_writable(path: Path) -> None:
+    """Raise BadInput if the file cannot be written, before hours go into what it shall hold."""
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise BadInput(f"--json {path} cannot be written: {error.strerror}") from error
 
 
 def _numbers(only: str, count: int) -> range:

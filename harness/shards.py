@@ -25,9 +25,10 @@ def parse(words: str) -> tuple[int, int] | None:
     """Return K and N of --shard K/N, None for no such option. Raises BadInput for anything else."""
     if not words:
         return None
-    found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", words)
+    found = re.fullmatch(r"([1-9]\d{0,3})/([1-9]\d{0,3})", words, re.ASCII)
     if not found or int(found[1]) > int(found[2]):
-        raise BadInput(f"--shard {words}", hint="K/N with K from 1 to N, such as 2/3: the second of three parts")
+        hint = "K/N with K from 1 to N, such as 2/3: the second of three parts; N is 9999 at most"
+        raise BadInput(f"--shard {words}", hint=hint)
     return int(found[1]), int(found[2])
 
 

@@ -12,7 +12,7 @@ from harness import doctor
 from harness.errors import BadInput
 from harness.guest.cases import find
 from harness.image import WORKDIR
-from harness.options import Parser, add_options, expand, kernel_request
+from harness.options import OF_CASES, Parser, add_options, checked, given, kernel_request, refuse
 from harness.pagetable import probe
 from harness.paths import GUEST_TESTS
 from harness.process import say
@@ -35,7 +35,9 @@ def main(arguments: Sequence[str]) -> int:
     words = list(arguments)
     at = words.index("--") if "--" in words else len(words)
     options = parser.parse_args(words[:at])
-    arches = expand(options.arch)
+    found = given(options, parser)
+    refuse(found, (*OF_CASES, "results"), "is about cases, and a shell runs none", hint="./hgm run takes it")
+    arches = checked(options, Path.cwd())
     if len(arches) > 1:
         raise BadInput(f"a shell is in one guest, and --arch {options.arch} is {len(arches)}", hint="--arch arm64")
     (arch,) = arches

@@ -22,18 +22,31 @@ from harness.bisect.memory import Memory
 from harness.bisect.search import History, find_commit
 from harness.bisect.walk import Bisection, build, no_guest
 from harness.errors import BadInput, GuestFault, HarnessError
+from harness.kernel import config as kconfig
 from harness.kernel import series
 from harness.kernel.build import KernelRequest
+from harness.kernel.repo import disk_faults
 from harness.kernel.source import resolve
-from harness.options import Parser, add_options, expand, kernel_request, repeated
+from harness.options import (
+    OF_CASES,
+    Parser,
+    add_options,
+    at_least,
+    checked,
+    given,
+    kernel_request,
+    location,
+    nonempty,
+    refuse,
+    repeated,
+    word,
+)
 from harness.paths import ROOT, cache_dir, digest, locked
 from harness.process import say
 from harness.report.results import read
 
-# Options that a bisection has no use for itself, and that a user may yet want of its runs.
-OF_RUNS = (
-    "fresh", "repeat", "no_rerun", "expected_failures", "shard", "kselftest", "dump_memory", "pause_on_failure",
-)  # fmt: skip
+RUNNING = ("huge_pages", "expect_hgm", "stress")  # options that every run of cases gets
+NO_COMMITS = ("source_package", "tarball", "kernel", "kernel_config", "stock")
 
 
 class Told(IntEnum):
@@ -49,24 +62,27 @@ class Told(IntEnum):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Find the first bad commit between two. Returns 0 if it is one, 1 if it may be several; raises HarnessError."""
-    parser = _parser("bisect", main.__doc__)
-    parser.add_argument("--good", required=True, metavar="REV", help="commit at which it worked")
-    parser.add_argument("--bad", required=True, metavar="REV", help="later commit at which it fails")
+    """Find the first bad commit between two: status 0 if it is one, 1 if it may be several. Raises HarnessError."""
+    parser = _parser("bisect", (main.__doc__ or "").partition(" Raises ")[0])
+    parser.add_argument("--good", required=True, type=nonempty, metavar="REV", help="commit at which it worked")
+    parser.add_argument("--bad", required=True, type=nonempty, metavar="REV", help="later commit at which it fails")
     parser.add_argument(
         "--restart", action="store_true", help="forget what an earlier, interrupted bisection found out"
     )
-    options, selection = _parse(parser, arguments)
-    if not options.tree or options.commit:
-        raise BadInput("a bisection goes through the commits of a tree", hint="--tree DIR --good REV --bad REV")
-    tree = Path(options.tree).expanduser().resolve()
-    good, bad = find_commit(tree, options.good), find_commit(tree, options.bad)
+    options, running, selection = _parse(parser, arguments)
+    hint = "--tree DIR --good REV --bad REV"
+    if options.commit:
+        raise BadInput("--commit names one commit, and a bisection is between two", hint=hint)
+    if not options.tree:
+        raise BadInput("a bisection goes through the commits of a tree", hint=hint)
     arch = _one_arch(options)
+    tree = _real(options.tree)
+    good, bad = find_commit(tree, options.good), find_commit(tree, options.bad)
     words = repeated(options, Path.cwd())
     # Also what the words only name: other patches or other guest tests make it another bisection.
     request = _checked(options, arch, good)
     contents = _contents([*request.series, *request.kconfig, ROOT / "guest_tests"])
-    asked = digest(os.fspath(tree), good, bad, words, selection, options.runs, contents)
+    asked = digest(os.fspath(tree), good, bad, [*words, *running], selection, options.runs, contents)
     place = cache_dir() / "bisect" / asked
     with locked(f"bisect-{place.name}"):
         if options.restart and place.exists():
@@ -77,6 +93,7 @@ def main(arguments: Sequence[str]) -> int:
         bisection = Bisection(
             tree=tree,
             words=words,
+            running=running,
             selection=selection,
             runs=options.runs,
             history=history,
@@ -116,14 +133,14 @@ def step(arguments: Sequence[str]) -> int:
 def _step(arguments: Sequence[str]) -> Judgement:
     parser = _parser("bisect-step", step.__doc__)
     parser.add_argument(
-        "--same-as", type=Path, metavar="RESULTS", help="results of a run at the bad end: only its failures are bad"
+        "--same-as", type=location, metavar="RESULTS", help="results of a run at the bad end: only its failures are bad"
     )
-    options, selection = _parse(parser, arguments)
+    options, running, selection = _parse(parser, arguments)
     arch = _one_arch(options)
-    options.tree = os.fspath(Path(options.tree or ".").expanduser().resolve())
+    options.tree = os.fspath(_real(options.tree or "."))
     _checked(options, arch, options.commit)
     doctor.ensure([arch])
-    wanted = _known_failures(options.same_as) if options.same_as else []
+    wanted = _known_failures(Path(options.same_as).expanduser()) if options.same_as else []
     where = [f"--tree={options.tree}", *([f"--commit={options.commit}"] if options.commit else [])]
     where += repeated(options, Path.cwd())
     cwd = Path.cwd()
@@ -136,7 +153,7 @@ def _step(arguments: Sequence[str]) -> Judgement:
     judged = []
     for number in range(1, options.runs + 1):
         try:
-            cases = trial.run_cases([*where, *selection], place / f"run-{number}", cwd).cases
+            cases = trial.run_cases([*where, *running, *selection], place / f"run-{number}", cwd).cases
         except GuestFault as error:
             judged.append(no_guest(error, place / f"run-{number}"))
             continue
@@ -151,21 +168,22 @@ def _step(arguments: Sequence[str]) -> Judgement:
 def _checked(options: argparse.Namespace, arch: Arch, commit: str | None) -> KernelRequest:
     """Return the request. Raises BadInput for what no commit can make right, and a build would take for one to skip."""
     request = kernel_request(options, arch, Path.cwd())
-    for path in request.series:
-        series.read(path)
-    if lacking := next((path for path in request.kconfig if not path.is_file()), None):
-        raise BadInput(f"the Kconfig fragment {lacking} is not there")
+    with disk_faults():
+        for path in request.series:
+            series.read(path)
+        for path in request.kconfig:
+            kconfig.read(path)
     resolve(replace(request.source, commit=commit))
     return request
 
 
 def _known_failures(path: Path) -> list[Failure]:
     """Return the failures in the results of a run. Raises BadInput if there are none."""
-    file = path / "results.json" if path.is_dir() else path
     try:
+        file = path / "results.json" if path.is_dir() else path
         found = [one for case in read(file).cases if (one := failures.failure_of(case))]
-    except (OSError, ValueError) as error:
-        raise BadInput(f"--same-as {path} cannot be read: {error}", hint="the results.json of a run") from error
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise BadInput(f"--same-as {path} cannot be read: {error!r}", hint="the results.json of a run") from error
     if not found:
         raise BadInput(f"in {file} no case has failed, so there is nothing to compare with")
     return found
@@ -180,36 +198,37 @@ def _parser(name: str, about: str | None) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add_options(parser.add_argument)
-    parser.add_argument("--runs", type=int, default=1, metavar="N", help="runs of each step; more find a flaky failure")
+    help_text = "runs of each step; more find a flaky failure"
+    parser.add_argument("--runs", type=at_least(1), default=1, metavar="N", help=help_text)
     return parser
 
 
-def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+def _parse(
+    parser: argparse.ArgumentParser, arguments: Sequence[str]
+) -> tuple[argparse.Namespace, list[str], list[str]]:
+    """Return the options, the words for each run that come of them, and those by which the user selects cases."""
     words = list(arguments)
     at = words.index("--") if "--" in words else len(words)
     options = parser.parse_args(words[:at])
-    if options.runs < 1:
-        raise BadInput(f"--runs {options.runs} is no number of runs")
-    for name in ("source_package", "tarball", "kernel", "kernel_config", "stock"):
-        if getattr(options, name):
-            raise BadInput(
-                f"--{name.replace('_', '-')} has no commits to bisect", hint="give a git tree with --tree DIR"
-            )
-    if passed_over := next((name for name in OF_RUNS if getattr(options, name) != parser.get_default(name)), None):
-        raise BadInput(
-            f"--{passed_over.replace('_', '-')} is not an option of a bisection",
-            hint="what stands behind -- goes to each run",
-        )
-    return options, words[at + 1 :]
+    found = given(options, parser)
+    refuse(found, NO_COMMITS, "has no commits to bisect", hint="give a git tree with --tree DIR")
+    others = [name for name in OF_CASES if name not in RUNNING]
+    refuse(found, others, "is not an option of a bisection", hint="what stands behind -- goes to each run")
+    return options, [word(name, found[name]) for name in RUNNING if name in found], words[at + 1 :]
 
 
 def _one_arch(options: argparse.Namespace) -> Arch:
-    arches = expand(options.arch)
+    arches = checked(options, Path.cwd())
     if len(arches) > 1:
         raise BadInput(
             f"--arch {options.arch}: a commit is judged on one architecture", hint="one run for each of them"
         )
     return arches[0]
+
+
+def _real(path: str) -> Path:
+    # Path.resolve() fails where links go round in circles; whoever opens the path then says it better.
+    return Path(os.path.realpath(Path(path).expanduser()))
 
 
 def _contents(paths: Iterable[Path]) -> str:

@@ -31,6 +31,7 @@ class Bisection:
 
     tree: Path
     words: list[str]  # options of every build and run
+    running: list[str]  # and of every run besides
     selection: list[str]  # pytest's arguments for the ends
     runs: int  # of each step
     history: History
@@ -97,7 +98,7 @@ class Bisection:
         # What the user selects is relative to where the user is; ids of cases are relative to the project.
         cwd = Path.cwd() if selection is self.selection else ROOT
         try:
-            cases = trial.run_cases([*self._where(commit), *selection], place / "cases", cwd).cases
+            cases = trial.run_cases([*self._where(commit), *self.running, *selection], place / "cases", cwd).cases
         except GuestFault as error:
             raise BadInput(f"the {name} end {commit[:12]} cannot be tested: {error.message}") from error
         return End(built=built, cases=cases, place=place / "cases")
@@ -146,7 +147,7 @@ class Bisection:
     def _once(self, commit: str, found: Failure, place: Path | None = None) -> Judgement:
         place = place or self._place(commit)
         try:
-            result = trial.run_cases([*self._where(commit), found.case], place, ROOT)
+            result = trial.run_cases([*self._where(commit), *self.running, found.case], place, ROOT)
         except GuestFault as error:
             return no_guest(error, place)
         return failures.judge(found, result.cases)

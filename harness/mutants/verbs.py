@@ -4,19 +4,20 @@
 from __future__ import annotations
 
 import datetime
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import doctor, trial
+from harness import accel, doctor, trial
 from harness.arch import Arch
 from harness.errors import BadInput, Exit, GuestFault
 from harness.guest.cases import Case
 from harness.mutants.header import FLAVOURS, SEEDED, Bug, choose, known_cases, read_all, sample
 from harness.mutants.outcome import Outcome, Record, exit_status, line, markdown, summary
 from harness.mutants.verdict import Judgement, Word, judge, red
-from harness.options import REFERENCE, Parser, expand
+from harness.options import REFERENCE, Parser, at_least, expand, location, nonempty
 from harness.paths import GUEST_TESTS, ROOT, digest, sha256, sources
 from harness.process import say
 from harness.report.results import CaseResult, RunResult, Status
@@ -40,6 +41,10 @@ def main(arguments: Sequence[str]) -> int:
     )
     _add_options(parser.add_argument)
     options = parser.parse_args(list(arguments))
+    if options.whole and options.narrow:
+        raise BadInput("--whole and --narrow exclude each other", hint="leave one of the two out")
+    if options.restart and not options.results:
+        raise BadInput("--restart without --results: there is nothing to forget", hint="--results DIR")
     cases = known_cases()
     everything = read_all(options.bugs, cases)
     chosen = [bug for bug in choose(everything, options.names) if options.flavour in (None, bug.flavour)]
@@ -52,7 +57,10 @@ def main(arguments: Sequence[str]) -> int:
         for bug, arch in asked:
             print(f"{bug.name:<44} {bug.category:<10} {arch.name:<7} {bug.flavour:<5}  {bug.title}")
         return Exit.OK
-    doctor.ensure(list(dict.fromkeys(arch for _, arch in asked)))
+    arches = list(dict.fromkeys(arch for _, arch in asked))
+    for arch in arches:
+        accel.check(arch)
+    doctor.ensure(arches)
     directory = trial.new_directory(options.results)
     record = Record.load(directory / "mutants.json")
     if options.restart:
@@ -171,25 +179,27 @@ class Mutants:
 
 def _add_options(add: Callable[..., object]) -> None:
     add("names", nargs="*", metavar="NAME", help="the name of a bug, which is that of its patch")
-    add("--bugs", type=Path, default=SEEDED, metavar="DIR", help="other bugs than those of patches/seeded-bugs")
-    add("--arch", metavar="ARCH", help="x86_64, arm64, or all (default: the first that each bug names)")
+    help_text = "other bugs than those of patches/seeded-bugs"
+    add("--bugs", type=Path, default=SEEDED, metavar="DIR", help=help_text)
+    add("--arch", type=nonempty, metavar="ARCH", help="x86_64, arm64, or all (default: the first that each bug names)")
     add("--flavour", choices=FLAVOURS, help="only the bugs that show on this flavour")
-    add("--sample", metavar="COUNT|K/N", help="so many of them, in turn by the date; or the K-th of N parts")
+    help_text = "so many of them, in turn by the date; or the K-th of N parts"
+    add("--sample", type=nonempty, metavar="COUNT|K/N", help=help_text)
     add("--cases", choices=STAGES, default="category", help="what is run first: the cases that the header names, those "
         "of its category (the default), or all; if they miss the bug, then what comes next in this order")  # fmt: skip
     add("--whole", action="store_true", help="always run the whole suite")
     add("--narrow", action="store_true", help="no further cases if the first ones miss a bug")
     add("--list", action="store_true", help="only list what would be tried")
     add("--restart", action="store_true", help="with --results: forget what an earlier call has found out")
-    add("--workers", type=int, default=2, metavar="N", help="guests at a time (default: 2)")
-    add("--results", metavar="DIR", help="where the results go (default: a dated directory in results/)")
+    add("--workers", type=at_least(1), default=2, metavar="N", help="guests at a time (default: 2)")
+    add("--results", type=location, metavar="DIR", help="where the results go (default: a dated directory in results/)")
     add("--markdown", type=Path, metavar="FILE", help="write a page with the table of all results to FILE, too")
 
 
 def _sampled(bugs: Sequence[Bug], text: str, today: datetime.date) -> list[Bug]:
     """Return the bugs that `--sample` asks for: COUNT, in turn by the date, or the K-th of N parts."""
     part, slash, parts = text.partition("/")
-    if not part.isdigit() or int(part) < 1 or (slash and not (parts.isdigit() and int(part) <= int(parts))):
+    if not re.fullmatch(r"[1-9]\d*(/[1-9]\d*)?", text, re.ASCII) or (slash and int(part) > int(parts)):
         raise BadInput(f"--sample {text} is none", hint="such as 6: six of them, others each day; or 1/4: a quarter")
     if not slash:
         return sample(bugs, int(part), today.toordinal())

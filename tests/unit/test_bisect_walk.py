@@ -203,7 +203,10 @@ def test_a_good_end_that_fails_now_and_then_is_not_good(world: World) -> None:
     ("words", "told"),
     [
         (["--arch=all"], "a commit is judged on one architecture"),
-        (["--commit=main"], "goes through the commits of a tree"),
+        (["--commit=main"], "--commit names one commit"),
+        (["--tree=/nowhere"], "the kernel tree /nowhere is not there"),
+        (["--huge-pages=rubbish"], "'rubbish' is no pool"),
+        (["--runs=0"], "'0' is no number from 1 on"),
         (["--tarball=x"], "--tarball has no commits"),
         (["--series=/nowhere"], "the series /nowhere is not there"),
         (["--kconfig=/nowhere"], "/nowhere is not there"),
@@ -214,6 +217,35 @@ def test_requests_that_cannot_be_met(words: list[str], told: str, world: World) 
     with pytest.raises(BadInput, match=told):
         world.bisect(*words)
     assert not world.built
+
+
+def test_a_step_with_bad_input_tells_git_to_stop(world: World, capfd: pytest.CaptureFixture[str]) -> None:
+    (world.place / "bad.config").write_text("CONFIG_FOO=y\nFOO=y\n")
+    where = [f"--tree={world.tree}", f"--results={world.place / 'results'}"]
+    assert verbs.step([*where, f"--kconfig={world.place / 'bad.config'}"]) == verbs.Told.USAGE
+    assert "bad.config:2: 'FOO=y' is no kconfig line" in capfd.readouterr().err
+    case = {"status": "fail"}
+    for text in ("", "\xff", "[]", '{"schema": 2}', json.dumps({"schema": 2, "cases": [case]}), "[" * 100_000):
+        (world.place / "r.json").write_text(text, encoding="latin-1")
+        assert verbs.step([*where, f"--same-as={world.place / 'r.json'}"]) == verbs.Told.USAGE, text
+        assert f"--same-as {world.place / 'r.json'} cannot be read" in capfd.readouterr().err
+
+
+def test_options_of_runs_do_not_come_to_builds(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(arguments: Sequence[str], log: Path, cwd: Path) -> Built:
+        assert "--kconfig" in str(arguments) and "--stress=9" not in arguments
+        return world.build(arguments, log, cwd)
+
+    def run_cases(arguments: Sequence[str | os.PathLike[str]], directory: Path, cwd: Path) -> RunResult:
+        assert "--kconfig" in str(arguments) and {"--stress=9", "--huge-pages=2M=8", "--expect-hgm"} < {*arguments}
+        return world.run_cases(arguments, directory, cwd)
+
+    monkeypatch.setattr(trial, "build", build)
+    monkeypatch.setattr(trial, "run_cases", run_cases)
+    (world.place / "good.config").write_text("CONFIG_FOO=y\n")
+    words = (f"--kconfig={world.place / 'good.config'}", "--stress=9", "--huge-pages=2M=8", "--expect-hgm")
+    assert world.bisect(*words) == Exit.OK
+    assert verbs.step([f"--tree={world.tree}", "--commit=main", f"--results={world.place / 'step'}", *words]) == 100
 
 
 def test_what_argparse_refuses_is_bad_input_and_no_interrupt() -> None:

@@ -53,8 +53,8 @@ def test_what_is_said_holds() -> None:
 def test_automatic_is_what_the_host_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTEST_XDIST_AUTO_NUM_WORKERS", raising=False)
     monkeypatch.setattr(places, "number", len)  # of the pools
-    config = cast(pytest.Config, SimpleNamespace(option=SimpleNamespace(arch="x86_64", huge_pages="2M=1,1G=1,2M=3")))
-    assert plugin.pytest_xdist_auto_num_workers(config) == 3
+    config = cast(pytest.Config, SimpleNamespace(option=SimpleNamespace(arch="x86_64", huge_pages="2M=1,1G=1")))
+    assert plugin.pytest_xdist_auto_num_workers(config) == 2
     config.option.huge_pages = "many"
     with pytest.raises(pytest.UsageError, match="is no pool"):
         plugin.pytest_xdist_auto_num_workers(config)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from harness import doctor, series, trial
+from harness.arch import X86_64
 from harness.errors import BadInput, Exit
 from harness.options import add_options
 from harness.report.results import CaseResult, RunResult, Status
@@ -32,24 +33,30 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *words: str) -> Cas
 
     monkeypatch.setattr(doctor, "ensure", lambda arches: None)
     monkeypatch.setattr(series, "walk", walk)
-    assert series.main([f"--results={tmp_path / 'results'}", *words]) == Exit.OK
+    results = [f"--results={tmp_path / 'results'}"] if "--" in words else []
+    assert series.main([*results, *words]) == Exit.OK
     return asked[0]
 
 
 def test_every_option_is_used_passed_on_or_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()
     add_options(parser.add_argument)
-    mine = {*ABOUT_KERNELS, "results", "expect_hgm"}
+    mine = {*ABOUT_KERNELS, "results", "expect_hgm", "huge_pages"}
     assert vars(parser.parse_args([])).keys() == {*mine, *series.RUNNING, *series.UNFIT}
-    words = ("--stress=60", "--expected-failures=known.toml", "--repeat=3", "--dump-memory", "--huge-pages=2M=8")
-    cases = started(monkeypatch, tmp_path, *words, "--expect-hgm", "--", "-k", "fork")
+    (tmp_path / "known.toml").touch()
+    words = ("--stress=60", f"--expected-failures={tmp_path / 'known.toml'}", "--repeat=3", "--dump-memory")
+    cases = started(monkeypatch, tmp_path, *words, "--huge-pages=2M=8", "--expect-hgm", "--", "-k", "fork")
     assert cases and set(cases.options) == {*words} and cases.selection == ["-k", "fork"]
+    assert cases.huge_pages == "2M=8"
     for word in ("--kernel=x", "--kernel-config=x", "--kselftest=mm", "--pause-on-failure"):
         with pytest.raises(BadInput, match=f"{word.partition('=')[0]} does not go with"):
             started(monkeypatch, tmp_path, word, "--")
     assert started(monkeypatch, tmp_path, "--huge-pages=2M=8") is None
-    for word in ("--stress=60", "--expect-hgm"):
+    for word in ("--stress=60", "--expect-hgm", "--results=x"):
         with pytest.raises(BadInput, match=f"{word.partition('=')[0]} is about cases"):
+            started(monkeypatch, tmp_path, word)
+    for word in ("--json=/nonexistent/x", f"--json={tmp_path}"):
+        with pytest.raises(BadInput, match="cannot be written"):
             started(monkeypatch, tmp_path, word)
 
 
@@ -91,14 +98,14 @@ def test_hgm_that_is_lost_or_never_there_is_red(
     left = list(seen)
 
     def run_cases(arguments: list[str | os.PathLike[str]], directory: Path, cwd: Path) -> RunResult:
-        assert {"--arch=x86_64", "--kernel=IMAGE", "--stress=60"} < set(arguments)
+        assert {"--arch=x86_64", "--kernel=IMAGE", "--stress=60", "--huge-pages=2M=8"} < set(arguments)
         result = runs.run(left.pop(0))
         result.machines["x86_64"]["template_boot_seconds"] = 1.0
         return result
 
     monkeypatch.setattr(trial, "run_cases", run_cases)
-    kernel: Any = SimpleNamespace(arch=SimpleNamespace(name="x86_64"), image="IMAGE", config="CONFIG")
-    cases = Cases(["-k", "fork"], ["--stress=60"], expect_hgm, tmp_path)
+    kernel: Any = SimpleNamespace(arch=X86_64, image="IMAGE", config="CONFIG")
+    cases = Cases(["-k", "fork"], ["--stress=60"], expect_hgm, tmp_path, "2M=8,64K=5")
     steps = []
     for number in range(len(seen)):
         step = Step(number=number, subject="", arch="x86_64", build_s=0)

@@ -59,3 +59,4 @@ def test_what_turns_red_is_named_and_what_turns_green_is_counted() -> None:
 
 def test_a_table_without_changes_says_so() -> None:
     assert change_table(steps({"a": PASS}, {"a": PASS})) == ["no case changed at any patch"]
+    assert change_table(steps({}, {})) == ["no case was run"]
