@@ -73,8 +73,14 @@ def read(path: Path, cases: Sequence[Case]) -> Bug:
 
     `cases` are those there are: a claim that no case makes any more would let a bug be caught for another reason.
     """
-    (patch,) = series.read(path)
-    message = path.read_text().partition("\n---\n")[0]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _wrong(path, f"it cannot be read: {error}", hint="it is a mail in UTF-8") from error
+    patch, *others = series.read(path)
+    if others:
+        raise _wrong(path, f"it has {1 + len(others)} patches, and a bug is one")
+    message = text.partition("\n---\n")[0]
     paragraphs = [" ".join(part.split()) for part in message.split("\n\n")]
     said = _lines(path, message.rpartition("\n\n")[2])
     _, tagged, title = patch.subject.partition(TAG)
@@ -85,7 +91,7 @@ def read(path: Path, cases: Sequence[Case]) -> Bug:
     flavour, stress = _one(path, said, "Flavour", "fast"), _one(path, said, "Stress", "0")
     if flavour not in FLAVOURS:
         raise _wrong(path, f"Flavour: {flavour}", hint=f"one of {', '.join(FLAVOURS)}")
-    if not stress.isdigit():
+    if not re.fullmatch(r"\d+", stress, re.ASCII):
         raise _wrong(path, f"Stress: {stress}", hint="a number of seconds")
     category, categories = _one(path, said, "Category"), {case.category for case in cases} - {STRESS}
     if category not in categories:

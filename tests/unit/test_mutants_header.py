@@ -101,11 +101,19 @@ def test_a_header_that_does_not_do(changed: dict[str, str | None], told: str, tm
     [
         ("SEEDED BUG: ", "", "SEEDED BUG:"),
         ("A user would miss it.", "Nobody cares.", "what a user would suffer"),
+        ("-a\n+b\n", "-a\n+b\n" + PATCH, "it has 2 patches"),
     ],
 )
 def test_a_mail_that_does_not_do(old: str, new: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=told):
         read(seeded(tmp_path, PATCH.replace(old, new)), CASES)
+
+
+def test_a_mail_in_another_encoding(tmp_path: Path) -> None:
+    path = seeded(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"It is lost", b"It is l\xf6st"))
+    with pytest.raises(BadInput, match=r"a-bug\.patch: it cannot be read"):
+        read(path, CASES)
 
 
 def test_the_project_s_own_bugs_can_all_be_read() -> None:
