@@ -61,12 +61,14 @@ def build(arguments: list[str]) -> int:
     """Build the kernel that the same options of `run` would test, and print where its image is."""
     from harness import doctor
     from harness.kernel.build import prepare
-    from harness.options import Parser, add_options, expand, kernel_request
+    from harness.options import OF_CASES, OF_GUESTS, Parser, add_options, checked, given, kernel_request, refuse
 
     parser = Parser(prog="hgm build", description=build.__doc__, allow_abbrev=False)
     add_options(parser.add_argument)
     options = parser.parse_args(arguments)
-    for arch in expand(options.arch):
+    unused = (*OF_GUESTS, *OF_CASES, "results")
+    refuse(given(options, parser), unused, "is about guests, and a build boots none", hint="./hgm run takes it")
+    for arch in checked(options, Path.cwd()):
         doctor.ensure([arch])
         print(prepare(kernel_request(options, arch, Path.cwd())).image)
     return Exit.OK

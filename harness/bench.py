@@ -27,7 +27,7 @@ from harness.deadline import Deadline
 from harness.errors import Exit, HarnessError, HostFault
 from harness.guest.run import settle
 from harness.kernel.build import KernelRequest, prepare
-from harness.options import REFERENCE, Parser, at_least
+from harness.options import REFERENCE, Parser, at_least, writable
 from harness.paths import ROOT, cache_dir, digest, locked
 from harness.process import end_group, run, say, tail
 from harness.vm import machine, template
@@ -65,7 +65,7 @@ class Unmeasured(Exception):
 def main(arguments: Sequence[str]) -> int:
     """Measure, print a table, and with --json write the figures too. Exit status 0 also where a goal is missed."""
     parser = Parser(prog="hgm bench", description=main.__doc__, allow_abbrev=False)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
+    parser.add_argument("--json", type=writable, metavar="FILE", help="write the figures to FILE")
     help_text = "times each is measured; the median counts"
     parser.add_argument("--runs", type=at_least(1), default=5, metavar="N", help=help_text)
     parser.add_argument("--build", action="store_true", help="also build the kernel in an empty cache (minutes)")

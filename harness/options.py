@@ -61,6 +61,16 @@ def location(value: str) -> str:
     return value
 
 
+def writable(value: str) -> Path:
+    """Return the path of a file that can be written: it is tried before hours go into what it shall hold."""
+    path = Path(location(value)).expanduser()
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path} cannot be written: {error.strerror}") from error
+    return path
+
+
 def at_least(least: int) -> Callable[[str], int]:
     """Return the type of a number that is `least` or more."""
 

@@ -23,7 +23,7 @@ from harness.guest.cases import STRESS
 from harness.items import GuestItem, Program
 from harness.kselftest import wanted
 from harness.kselftest.item import Collections, KselftestItem
-from harness.options import add_options, expand, kernel_request, wants_reference
+from harness.options import add_options, checked, expand, kernel_request, wants_reference
 from harness.paths import GUEST_TESTS, ROOT
 from harness.running import OUTCOME, RUN, UNREADABLE, give_up, outcome, uncaptured
 
@@ -94,12 +94,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Collector(config), COLLECTOR)
     try:
-        for arch in expand(config.getoption("arch")):
-            pools.of(arch, config.getoption("huge_pages"))
-        if config.getoption("repeat") < 1:
-            raise BadInput(f"--repeat {config.getoption('repeat')}: each case must run at least once")
-        _expected(config)
-        shards.parse(config.getoption("shard"))
+        checked(config.option, config.invocation_params.dir)
         wanted.read(config.getoption("kselftest"))
         if config.getoption("pause_on_failure") and getattr(config.option, "numprocesses", None):
             hint = "leave one of the two out"

@@ -29,6 +29,7 @@ from harness.options import (
     refuse,
     wants_reference,
     word,
+    writable,
 )
 from harness.pools import Pool
 from harness.process import say
@@ -99,7 +100,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     add_options(parser.add_argument)
     parser.add_argument("--patches", type=nonempty, metavar="FIRST-LAST", help="only these patches of it, by number")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table to FILE, too")
+    parser.add_argument("--json", type=writable, metavar="FILE", help="write the table to FILE, too")
     words = list(arguments)
     at = words.index("--") if "--" in words else len(words)
     options = parser.parse_args(words[:at])
@@ -110,8 +111,6 @@ def main(arguments: Sequence[str]) -> int:
         unused = (*OF_CASES, "results")
         refuse(found, unused, "is about cases, and none is run", hint="end with --, or with -- -k mapcount")
     arches = checked(options, Path.cwd())
-    if options.json:
-        _check_writable(options.json)
     doctor.ensure(arches)
     request = kernel_request(options, arches[0], Path.cwd())
     if not request.series:
@@ -231,14 +230,6 @@ def change_table(steps: Sequence[Step]) -> list[str]:
         lines += [f"          {name}" for name in shown]
         lines += [f"          and {len(names) - len(shown)} more"] if len(names) > len(shown) else []
     return lines if len(lines) > 1 else ["no case changed at any patch"]
-
-
-def _check_writable(path: Path) -> None:
-    """Raise BadInput if the file cannot be written, before hours go into what it shall hold."""
-    try:
-        path.open("a").close()
-    except OSError as error:
-        raise BadInput(f"--json {path} cannot be written: {error.strerror}") from error
 
 
 def _numbers(only: str, count: int) -> range:

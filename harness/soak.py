@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from harness import doctor, interrupts, record, trial
-from harness.errors import BadInput, Exit
-from harness.options import REFERENCE, Parser, expand
+from harness import accel, doctor, interrupts, record, trial
+from harness.errors import Exit
+from harness.options import REFERENCE, Parser, at_least, expand, location, nonempty, writable
 from harness.paths import GUEST_TESTS, ROOT, digest, sources
 from harness.process import end_group, say
 from harness.report.results import RED, RunResult, Status
@@ -90,9 +90,9 @@ def main(arguments: Sequence[str]) -> int:
     words = list(arguments)
     at = words.index("--") if "--" in words else len(words)
     options, rest = parser.parse_args(words[:at]), words[at + 1 :]
-    if min(options.runs, options.workers) < 1 or options.load < 0:
-        raise BadInput("--runs and --workers are 1 or more, --load is 0 or more", hint="hgm soak --help")
     arches = expand(options.arch)
+    for arch in arches:
+        accel.check(arch)
     doctor.ensure(arches)
     directory = trial.new_directory(options.results)
     laps = Laps.load(directory / "soak.json")
@@ -205,9 +205,21 @@ def _busy(count: int) -> Iterator[None]:
 
 
 def _add_options(add: Callable[..., object]) -> None:
-    add("--runs", type=int, default=RUNS, metavar="N", help=f"how many runs there shall be in all (default: {RUNS})")
-    add("--arch", default="all", metavar="ARCH", help="as in hgm run (default: all)")
-    add("--workers", type=int, default=WORKERS, metavar="N", help=f"guests at a time (default: {WORKERS})")
-    add("--load", type=int, default=0, metavar="N", help="keep N processors of the host busy besides (default: 0)")
-    add("--results", metavar="DIR", help="where the results go (default: a dated directory in results/)")
-    add("--markdown", type=Path, metavar="FILE", help="write the table of all runs to FILE, too")
+    add(
+        "--runs",
+        type=at_least(1),
+        default=RUNS,
+        metavar="N",
+        help=f"how many runs there shall be in all (default: {RUNS})",
+    )
+    add("--arch", default="all", type=nonempty, metavar="ARCH", help="as in hgm run (default: all)")
+    add("--workers", type=at_least(1), default=WORKERS, metavar="N", help=f"guests at a time (default: {WORKERS})")
+    add(
+        "--load",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="keep N processors of the host busy besides (default: 0)",
+    )
+    add("--results", type=location, metavar="DIR", help="where the results go (default: a dated directory in results/)")
+    add("--markdown", type=writable, metavar="FILE", help="write the table of all runs to FILE, too")

@@ -17,7 +17,7 @@ from harness.guest.cases import Case
 from harness.mutants.header import FLAVOURS, SEEDED, Bug, choose, known_cases, read_all, sample
 from harness.mutants.outcome import Outcome, Record, exit_status, line, markdown, summary
 from harness.mutants.verdict import Judgement, Word, judge, red
-from harness.options import REFERENCE, Parser, at_least, expand, location, nonempty
+from harness.options import REFERENCE, Parser, at_least, expand, location, nonempty, writable
 from harness.paths import GUEST_TESTS, ROOT, digest, sha256, sources
 from harness.process import say
 from harness.report.results import CaseResult, RunResult, Status
@@ -62,9 +62,8 @@ def main(arguments: Sequence[str]) -> int:
         accel.check(arch)
     doctor.ensure(arches)
     directory = trial.new_directory(options.results)
-    record = Record.load(directory / "mutants.json")
-    if options.restart:
-        record = Record(record.path)
+    kept = directory / "mutants.json"
+    record = Record(kept) if options.restart else Record.load(kept)
     stages = STAGES[STAGES.index("all" if options.whole else options.cases) :]
     mutants = Mutants(record=record, cases=cases, stages=stages, widen=not options.narrow, workers=options.workers)
     outcomes = []
@@ -193,7 +192,7 @@ def _add_options(add: Callable[..., object]) -> None:
     add("--restart", action="store_true", help="with --results: forget what an earlier call has found out")
     add("--workers", type=at_least(1), default=2, metavar="N", help="guests at a time (default: 2)")
     add("--results", type=location, metavar="DIR", help="where the results go (default: a dated directory in results/)")
-    add("--markdown", type=Path, metavar="FILE", help="write a page with the table of all results to FILE, too")
+    add("--markdown", type=writable, metavar="FILE", help="write a page with the table of all results to FILE, too")
 
 
 def _sampled(bugs: Sequence[Bug], text: str, today: datetime.date) -> list[Bug]:

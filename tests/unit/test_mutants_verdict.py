@@ -115,8 +115,6 @@ def test_what_was_found_out_is_read_again(tmp_path: Path) -> None:
     record.add(outcome("a", Word.CAUGHT, red_s=3.5))
     record.add(outcome("a", Word.MISSED, Exit.TESTS_FAILED, arch="arm64"))
     assert Record.load(record.path) == record
-    (tmp_path / "other.json").write_text('{"schema": 0}')
-    assert Record.load(tmp_path / "other.json").outcomes == {}
 
 
 def test_the_table_marks_what_is_not_as_it_should_be() -> None:
