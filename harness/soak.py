@@ -205,21 +205,9 @@ def _busy(count: int) -> Iterator[None]:
 
 
 def _add_options(add: Callable[..., object]) -> None:
-    add(
-        "--runs",
-        type=at_least(1),
-        default=RUNS,
-        metavar="N",
-        help=f"how many runs there shall be in all (default: {RUNS})",
-    )
+    add("--runs", type=at_least(1), default=RUNS, metavar="N", help=f"how many runs in all (default: {RUNS})")
     add("--arch", default="all", type=nonempty, metavar="ARCH", help="as in hgm run (default: all)")
     add("--workers", type=at_least(1), default=WORKERS, metavar="N", help=f"guests at a time (default: {WORKERS})")
-    add(
-        "--load",
-        type=at_least(0),
-        default=0,
-        metavar="N",
-        help="keep N processors of the host busy besides (default: 0)",
-    )
+    add("--load", type=at_least(0), default=0, metavar="N", help="processors to keep busy besides (default: 0)")
     add("--results", type=location, metavar="DIR", help="where the results go (default: a dated directory in results/)")
     add("--markdown", type=writable, metavar="FILE", help="write the table of all runs to FILE, too")
