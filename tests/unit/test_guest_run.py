@@ -4,11 +4,16 @@
 from __future__ import annotations
 
 import math
+import re
+import socket
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from harness.arch import X86_64
+from harness.deadline import Deadline
 from harness.errors import GuestFault
 from harness.guest.build import Bundle
 from harness.guest.run import DYING_SECONDS, PARTING_SECONDS, Guest, Patience
@@ -77,3 +82,52 @@ def test_a_guest_whose_first_commands_fail_is_none(woken: int, looked: int, told
         return
     with pytest.raises(GuestFault, match=words):
         Guest(cast(Machine, machine), bundle)
+
+
+class Scripted:
+    """A machine whose guest says late words, runs a case that asks for page tables, and has a huge page less then."""
+
+    alive, halted = True, False
+    spec = SimpleNamespace(accelerator=SimpleNamespace(slowness=1.0), pools=(), arch=X86_64)
+
+    def __init__(self, directory: Path, *, heard: bool) -> None:
+        self.console, self.ssh, self.qmp = directory / "console", self, self
+        self.questions, self.guest = socket.socketpair()
+        self._text, self._heard = "", heard
+
+    def run(self, command: str, *_: Any, **__: Any) -> Outcome:
+        told = POOLS
+        if match := re.search("hgm: (begin|end) .*?(?=')", command):
+            self._text += "[ 1.0] late\n" if match[1] == "begin" else "[ 1.2] words\n"
+            self._text += f"[ 1.1] {match[0]}\n"
+            told = POOLS.replace(":8", ":7")
+        if "the case" in command:
+            told = "KTAP version 1\nok 1 a\n"
+            self.guest.sendall(b"shape abc 1000 1000 200000\n")
+            self.guest.recv(1000)
+        return Outcome(end=End.EXITED, status=0, stdout=told.encode(), stderr=b"", seconds=0.0)
+
+    def monitor(self, command: str) -> str:
+        raise GuestFault("gone")
+
+    def console_size(self) -> int:
+        return len(self._text)
+
+    def console_since(self, start: int = 0, end: int | None = None) -> str:
+        return self._text[start:end]
+
+    def wait_console(self, words: str, position: int, patience: Deadline) -> bool:
+        return self._heard and words in self._text[position:]
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_all_that_is_seen_of_a_case_is_handed_over(heard: bool, tmp_path: Path) -> None:
+    machine = Scripted(tmp_path, heard=heard)
+    with machine.questions, machine.guest:
+        guest = Guest(cast(Machine, machine), cast(Bundle, None))
+        seen = guest.observe("a", "the case", Deadline(5), tmp_path, spoils=True)
+    assert (seen.earlier, seen.log, seen.log_complete) == ("[ 1.0] late\n", "[ 1.2] words\n", heard)
+    assert seen.unseen == ("gone",)
+    assert seen.ktap.problems == ["no plan"]
+    assert (seen.before.pools, seen.after) == ({2 << 20: {"nr": 8}}, guest.state)
+    assert guest.state.pools == {2 << 20: {"nr": 7}}

@@ -21,6 +21,7 @@ NOT_OK = Finding(kind="ktap", message="not ok: x", evidence="a note\na.c:7: expe
 LEAK = Finding(kind="leak", message="huge pages are not back", evidence="pool 2M: free_hugepages was 2, is 1")
 OOPS = Finding(kind="splat", message="oops: BUG: unable to handle page fault")
 ORDER = Finding(kind="splat", message="lockdep: WARNING: possible circular locking dependency detected")
+TORN = Finding(kind="ktap", message="its KTAP is not complete: plan 2, saw 1")
 LATE = Finding(kind="deadline", message="did not end within 60 s")
 
 
@@ -51,9 +52,11 @@ def test_caught_by_another_case_of_the_category_is_told_as_such() -> None:
     assert (told.word, told.named, told.why) == (Word.CAUGHT, False, "pool 2M: free_hugepages was 2, is 1")
 
 
-@pytest.mark.parametrize("finding", [OOPS, LATE, ORDER])
-def test_a_crash_or_a_hang_names_no_rule(finding: Finding) -> None:
-    told = judge(BUG, [GREEN, case("named", Status.CRASH, finding, claim="it counts once")])
+@pytest.mark.parametrize(
+    ("status", "finding"), [(Status.CRASH, OOPS), (Status.HANG, LATE), (Status.FAIL, ORDER), (Status.FAIL, TORN)]
+)
+def test_a_crash_or_a_hang_names_no_rule(status: Status, finding: Finding) -> None:
+    told = judge(BUG, [GREEN, case("named", status, finding, claim="it counts once")])
     assert (told.word, told.status, told.why) == (Word.OTHERWISE, Exit.TESTS_FAILED, finding.message)
 
 

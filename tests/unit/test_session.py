@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ from typing import Any, cast
 import pytest
 
 from harness.arch import X86_64
+from harness.errors import GuestFault
 from harness.guest import ktap
 from harness.guest.cases import Case
 from harness.guest.run import Guest
@@ -19,6 +22,7 @@ from harness.guest.state import State
 from harness.report.results import RunResult, Status
 from harness.session import Run
 from harness.supply import Fresh, Supply
+from harness.verdict.expected import Expected
 from harness.verdict.judge import Observation
 from harness.vm.command import VmSpec
 from harness.vm.ssh import End, Outcome
@@ -61,7 +65,8 @@ def make_run(directory: Path, guest: FakeGuest, **options: Any) -> tuple[Run, Fa
     supply = FakeSupply(spec=spec, bundle=anything, fresh=Fresh.RUN, directory=directory)
     supply.guest = guest
     result = RunResult(started="", command=[])
-    run = Run(request=anything, huge_pages="", expect_hgm=False, directory=directory, result=result, **options)
+    given = {"expect_hgm": False} | options
+    run = Run(request=anything, huge_pages="", directory=directory, result=result, **given)
     run._supplies[X86_64.name], run._kernels[X86_64.name] = supply, anything
     return run, supply
 
@@ -72,6 +77,7 @@ def run_twice(directory: Path, case: Case, line: str, status: int) -> tuple[list
     return [run.run(case, X86_64, SIZE, "a").status for _ in range(2)], len(supply.boot_seconds)
 
 
+CASE = Case(program=Path("a.c"), line=1, name="a", claim="x", needs_hgm=False)
 PASS = ("ok 1 a", 0)
 SKIP = ("ok 1 a # SKIP not applicable", 4)
 
@@ -105,6 +111,35 @@ def test_how_fresh_guests_are(tmp_path: Path, fresh: Fresh, guests: int) -> None
     for program in ("a.c", "a.c", "b.c", "a.c"):
         supply.take(Case(program=Path(program), line=1, name="a", claim="x", needs_hgm=False))
     assert len(supply.boot_seconds) == guests
+
+
+def test_a_guest_that_has_died_is_not_used_again(tmp_path: Path) -> None:
+    anything: Any = None
+    supply = FakeSupply(spec=anything, bundle=anything, fresh=Fresh.RUN, directory=tmp_path)
+    supply.guest = FakeGuest(*PASS)
+    supply.take(CASE)
+    supply.guest.machine.alive = False
+    supply.take(CASE)
+    assert len(supply.boot_seconds) == 2
+
+
+@pytest.mark.parametrize("cloned", [True, False])
+@pytest.mark.parametrize("complains", [True, False])
+def test_a_kernel_that_complains_while_it_boots_is_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complains: bool, cloned: bool
+) -> None:
+    log = "[ 0.1] WARNING: CPU: 0 PID: 1 at mm/hugetlb.c:1 hugetlb_init+0x1/0x2\n" if complains else "[ 0.1] fine\n"
+    booted = SimpleNamespace(ready_seconds=1.0)
+    guest = SimpleNamespace(machine=booted, boot_log=log)
+    monkeypatch.setattr("harness.supply.machine.booted", lambda *_: contextlib.nullcontext(booted))
+    monkeypatch.setattr("harness.supply.Guest", lambda *_, **__: guest)
+    monkeypatch.setattr("harness.supply.template.prepare", lambda *_: SimpleNamespace(fresh=False, console=log))
+    anything: Any = None
+    accelerator: Any = SimpleNamespace(name="tcg")
+    spec = VmSpec(arch=X86_64, accelerator=accelerator, kernel=Path("k"), image=anything, pools=())
+    supply = Supply(spec=spec, bundle=anything, fresh=Fresh.RUN, directory=tmp_path)
+    with pytest.raises(GuestFault, match="complains while it boots") if complains else contextlib.nullcontext():
+        supply.prepare() if cloned else supply.take(CASE)
 
 
 class Moody(FakeGuest):
@@ -141,10 +176,34 @@ def test_repeats_and_the_one_rerun(
     monkeypatch.setenv("HGM_CACHE", str(tmp_path))
     guest = Moody(*lines)
     run, _ = make_run(tmp_path / "run", guest, **options)
-    result = run.run(Case(program=Path("a.c"), line=1, name="a", claim="x", needs_hgm=False), X86_64, SIZE, "a")
+    result = run.run(CASE, X86_64, SIZE, "a")
     assert (result.status, [one.status for one in result.attempts]) == expected
     assert not guest._lines
     # The files of every attempt are kept.
     directories = [one.directory for one in result.attempts or (result,)]
     assert len(set(directories)) == len(lines)
     assert all((tmp_path / "run" / name / "ktap.txt").exists() for name in directories)
+
+
+def test_a_kernel_without_hgm_is_no_matter_of_chance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HGM_CACHE", str(tmp_path))
+    run, _ = make_run(tmp_path, FakeGuest("ok 1 a # SKIP kernel has no HGM", 4), expect_hgm=True, rerun=True)
+    result = run.run(CASE, X86_64, SIZE, "a")
+    assert (result.status, [one.kind for one in result.findings]) == (Status.FAIL, ["expect-hgm"])
+    assert result.attempts == ()
+
+
+def test_a_failure_of_the_list_is_an_expected_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HGM_CACHE", str(tmp_path))
+    entry = Expected(case="a", reason="known", revisit=datetime.date.max, finding=re.compile(""))
+    run, _ = make_run(tmp_path, Moody("not ok 1 a"), expected=(entry,))
+    assert run.run(CASE, X86_64, SIZE, "a").status is Status.XFAIL
+
+
+def test_what_was_seen_on_a_changed_template_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HGM_CACHE", str(tmp_path))
+    genuine = [False, True]
+    monkeypatch.setattr(FakeSupply, "genuine", property(lambda _: genuine.pop(0)))
+    run, supply = make_run(tmp_path, Moody("not ok 1 a", "ok 1 a"))
+    assert run.run(CASE, X86_64, SIZE, "a").status is Status.PASS
+    assert len(supply.boot_seconds) == 2

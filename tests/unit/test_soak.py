@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import BadInput
+from harness import doctor, soak, trial
+from harness.errors import BadInput, Exit
 from harness.report.results import CaseResult, Finding, RunResult, Status
 from harness.soak import Lap, Laps, lap_of, line, main, markdown, summary
 
@@ -85,3 +86,43 @@ def test_a_table_and_a_line_tell_of_red_ones() -> None:
 def test_numbers_that_are_none_are_refused(words: list[str]) -> None:
     with pytest.raises(BadInput):
         main(words)
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What a soak asks of its runs, of which each has a case that passes, and from the third on one that fails."""
+    words: list[list[str]] = []
+
+    def run_cases(arguments: list[str], directory: Path, cwd: Path, *, partial: bool) -> RunResult:
+        words.append(arguments)
+        result = RunResult(started="2026-01-02T03:04:05+00:00", command=[])
+        result.cases += [case("a", "x86_64", Status.PASS), *[case("b", "x86_64", Status.FAIL)][: len(words) // 3]]
+        return result
+
+    (tmp_path / "series").mkdir()
+    (tmp_path / "series/1.patch").write_text("one")
+    monkeypatch.setattr(soak, "REFERENCE", tmp_path / "series")
+    monkeypatch.setattr(trial, "run_cases", run_cases)
+    monkeypatch.setattr(doctor, "ensure", lambda arches: None)
+    return words
+
+
+def test_laps_of_the_same_count_and_no_others(tmp_path: Path, asked: list[list[str]]) -> None:
+    def laps(*words: str) -> int:
+        before = len(asked)
+        main(["--runs=2", f"--results={tmp_path / 'results'}", *words])
+        return len(asked) - before
+
+    assert (laps(), laps()) == (2, 0)
+    assert (laps("--workers=1"), laps("--arch=x86_64"), laps("--", "-k", "x")) == (2, 2, 2)
+    (tmp_path / "series/1.patch").write_text("two")
+    assert laps() == 2
+    assert all({"--expect-hgm", f"--series={tmp_path / 'series'}"} <= set(words) for words in asked)
+    assert asked[6][-2:] == ["-k", "x"]
+
+
+def test_a_red_lap_is_the_status_of_all(tmp_path: Path, asked: list[list[str]]) -> None:
+    words = [f"--results={tmp_path / 'results'}"]
+    assert main([*words, "--runs=2"]) == Exit.OK
+    assert main([*words, "--runs=3"]) == Exit.TESTS_FAILED
+    assert main([*words, "--runs=3"]) == Exit.TESTS_FAILED
