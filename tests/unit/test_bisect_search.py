@@ -12,13 +12,14 @@ import pytest
 
 from harness.bisect.failure import Word
 from harness.bisect.search import History, find_commit
-from harness.errors import BadInput
+from harness.errors import BadInput, HostFault
 
 COUNT = 21  # commits, one of them on a branch
 
 
 def git(tree: Path, *words: str) -> str:
     env = os.environ | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    env |= {f"GIT_{who}_{what}": "a" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     return subprocess.run(["git", "-C", tree, *words], env=env, check=True, capture_output=True, text=True).stdout
 
 
@@ -102,11 +103,19 @@ def test_told_again_it_asks_for_the_same(tree: Path, tmp_path: Path) -> None:
 
 
 def test_a_shallow_clone_is_bisected_as_far_as_it_goes(tree: Path, tmp_path: Path) -> None:
-    git(tmp_path, "clone", "--quiet", "--depth=6", f"file://{tree}", "shallow")
+    # Of a merge the clone has two commits on each side: behind the older one beside, no good commit ends the walk.
+    merge = git(tree, "commit-tree", "main^{tree}", "-p", "main", "-p", "beside", "-m", "number 21").strip()
+    git(tree, "update-ref", "refs/heads/main", merge)
+    git(tmp_path, "clone", "--quiet", "--depth=3", f"file://{tree}", "shallow")
     history = History.open(tmp_path / "shallow", tmp_path / "git")
-    history.start(find_commit(tmp_path / "shallow", "main~5"), find_commit(tmp_path / "shallow", "main"))
-    walk(history, lambda number: Word.BAD if number >= 17 else Word.GOOD)
-    assert [history.subject(commit) for commit in history.found()] == ["number 17"]
+    history.start(find_commit(tmp_path / "shallow", "main~2"), find_commit(tmp_path / "shallow", "main"))
+    walk(history, lambda number: Word.BAD if number >= 20 else Word.GOOD)
+    assert [history.subject(commit) for commit in history.found()] == ["number 20"]
+
+
+def test_what_git_refuses_is_no_judgement(tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(HostFault, match="git bisect bad nowhere failed"):
+        started(tree, tmp_path).tell(Word.BAD, "nowhere")
 
 
 def test_ends_that_cannot_be(tree: Path, tmp_path: Path) -> None:
