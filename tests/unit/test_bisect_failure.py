@@ -120,6 +120,13 @@ def test_a_followed_splat_needs_the_same_splat() -> None:
     assert judge(found, [case(Status.FAIL, NOT_OK)]).word is Word.SKIP
 
 
+@pytest.mark.parametrize("status", [Status.FAIL, Status.CRASH, Status.HANG])
+def test_a_verdict_on_the_kernel_is_followed(status: Status) -> None:
+    assert followed(NOT_OK, status=status).kind == "ktap"
+    assert judge(followed(NOT_OK), [case(status, NOT_OK)]).word is Word.BAD
+    assert judge_any([case(Status.PASS), case(status)]).word is Word.BAD
+
+
 def test_without_a_known_failure_any_is_bad_and_nothing_told_is_not_good() -> None:
     fine, other = case(Status.PASS), "guest_tests/fork/tables.c::x[x86_64-2M]"
     assert judge_any([fine, case(Status.FAIL, NOT_OK, name=other)]).word is Word.BAD

@@ -14,6 +14,7 @@ from harness.arch import ARM64, X86_64
 from harness.errors import BadInput, HostFault
 from harness.kernel import toolchain
 from harness.kernel.build import BuildFailed, Kernel, KernelRequest, output_dir, prepare
+from harness.kernel.config import HGM
 from harness.kernel.source import SourceSpec, resolve
 from harness.process import run as real_run
 
@@ -111,6 +112,23 @@ def test_make_variables_are_honoured_and_part_of_the_key(tree: Path, monkeypatch
     assert (output(tree) / "vmlinux").exists()
 
 
+def test_another_compiler_makes_another_kernel(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = prepare(request(tree))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/gcc").write_text("#!/bin/sh\necho gcc 99\n")
+    (tmp_path / "bin/gcc").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    other = prepare(request(tree))
+    assert other.toolchain.startswith("gcc 99")
+    assert other.key != plain.key
+
+
+def test_a_tree_with_hgm_is_built_with_it(tree: Path) -> None:
+    assert HGM not in prepare(request(tree)).options()
+    (tree / "mm/Kconfig").write_text(f"config {HGM.removeprefix('CONFIG_')}\n\tbool\n")
+    assert prepare(request(tree)).options()[HGM] == "y"
+
+
 def test_a_source_that_does_not_build_is_told_from_everything_else(tree: Path) -> None:
     lines = "echo 'mm/hugetlb.c:7:1: error: expected ;' >&2\necho noise\nexit 1\n"
     (tree / "mm/hugetlb.c").write_text(lines)
@@ -122,6 +140,7 @@ def test_a_source_that_does_not_build_is_told_from_everything_else(tree: Path) -
     assert not (output(tree).with_name(f"{output(tree).name}.busy")).exists()
     (tree / "mm/hugetlb.c").write_text("true\n")
     assert isinstance(prepare(request(tree)), Kernel)
+    assert "expected ;" not in (output(tree) / "hgm-build.log").read_text()
 
 
 def test_a_broken_kconfig_file_is_the_sources_fault(tree: Path) -> None:

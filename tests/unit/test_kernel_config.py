@@ -118,6 +118,14 @@ def test_options_that_depend_on_the_architecture() -> None:
     assert hvo not in requested(fragments(X86_64, "fast", hgm=True, hvo=False))
 
 
+def test_options_that_depend_on_flavour_and_source() -> None:
+    checks = {"CONFIG_PROVE_LOCKING", "CONFIG_KASAN"}
+    assert checks <= requested(fragments(X86_64, "debug", hgm=False, hvo=True)).keys()
+    assert not checks & requested(fragments(X86_64, "fast", hgm=False, hvo=True)).keys()
+    assert HGM in requested(fragments(X86_64, "fast", hgm=True, hvo=True))
+    assert HGM not in requested(fragments(X86_64, "fast", hgm=False, hvo=True))
+
+
 def test_the_users_fragment_wins(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("# CONFIG_DEBUG_VM is not set\nCONFIG_LOG_BUF_SHIFT=20  \n")
     asked = requested(fragments(X86_64, "fast", hgm=False, hvo=True, extra=[tmp_path / "mine"]))

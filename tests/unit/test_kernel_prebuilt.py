@@ -33,11 +33,11 @@ def kernel_with(config: str | None) -> bytes:
     return b"\x7fELF" + b"code" * 99 + f"Linux version {RELEASE} (me@here)".encode() + inside + b"more code"
 
 
-def bzimage(kernel: bytes, compress: Callable[[bytes], bytes] = gzip.compress) -> bytes:
+def bzimage(kernel: bytes, compress: Callable[[bytes], bytes] = gzip.compress, *, sectors: int = 1) -> bytes:
     """The least that Documentation/x86/boot.rst asks of a bzImage."""
     payload = compress(kernel) + struct.pack("<I", len(kernel))
-    setup = bytearray(2 * 512)
-    setup[0x1F1] = 1
+    setup = bytearray(((sectors or 4) + 1) * 512)
+    setup[0x1F1] = sectors
     setup[0x202:0x206] = b"HdrS"
     struct.pack_into("<H", setup, 0x206, 0x20F)
     struct.pack_into("<H", setup, 0x20E, 0x300 - 0x200)
@@ -73,6 +73,12 @@ def test_the_configuration_inside_a_bzimage(tmp_path: Path, compress: Callable[[
     assert (known.release, known.config, known.config_from) == (RELEASE, "CONFIG_A=y\n", "inside vmlinuz")
 
 
+@pytest.mark.parametrize("sectors", [0, 1, 4, 39])
+def test_a_payload_behind_more_or_less_of_setup(tmp_path: Path, sectors: int) -> None:
+    known = inspect(image(tmp_path, bzimage(kernel_with("CONFIG_A=y\n"), sectors=sectors)), X86_64)
+    assert known.config == "CONFIG_A=y\n"
+
+
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_the_configuration_inside_an_arm64_image(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
     known = inspect(image(tmp_path, pack(arm64_image(kernel_with("CONFIG_A=y\n")))), ARM64)
@@ -93,6 +99,13 @@ def test_the_configuration_given_or_beside(tmp_path: Path) -> None:
             (tmp_path / name).write_text(text)
         with pytest.raises(BadInput, match=told):
             inspect(path, X86_64, tmp_path / name)
+
+
+def test_the_configuration_inside_wins_over_one_beside(tmp_path: Path) -> None:
+    path = image(tmp_path, bzimage(kernel_with("CONFIG_A=y\n")))
+    for name in (".config", f"config-{RELEASE}"):
+        (path.parent / name).write_text("CONFIG_OTHER=y\n")
+    assert inspect(path, X86_64).config == "CONFIG_A=y\n"
 
 
 def test_an_unreadable_payload_is_unknown_and_said_so(tmp_path: Path) -> None:
@@ -161,11 +174,22 @@ def test_a_good_image_is_kept_as_it_was(tmp_path: Path) -> None:
     assert prepare(KernelRequest(arch=X86_64, image=path)).key != kernel.key
 
 
+def test_the_same_image_with_another_configuration_is_another_kernel(tmp_path: Path) -> None:
+    path, kernels = image(tmp_path, bzimage(kernel_with(None))), []
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(good_config(X86_64) + f"CONFIG_{name.upper()}=y\n")
+        kernels.append(prepare(KernelRequest(arch=X86_64, image=path, config=tmp_path / name)))
+    assert ["CONFIG_TWO" in kernel.options() for kernel in kernels] == [False, True]
+
+
 def test_what_cannot_go_with_an_image(tmp_path: Path) -> None:
     path = image(tmp_path, bzimage(kernel_with(good_config(X86_64))))
     for request in (
         KernelRequest(arch=X86_64, image=path, series=(tmp_path,)),
         KernelRequest(arch=X86_64, image=path, source=SourceSpec(tree=tmp_path)),
+        KernelRequest(arch=X86_64, image=path, source=SourceSpec(commit="HEAD")),
+        KernelRequest(arch=X86_64, image=path, source=SourceSpec(package="linux-source")),
+        KernelRequest(arch=X86_64, image=path, source=SourceSpec(tarball=tmp_path)),
         KernelRequest(arch=X86_64, image=path, kconfig=(tmp_path / "x",)),
     ):
         with pytest.raises(BadInput, match="built already"):

@@ -135,6 +135,20 @@ def test_what_mutants_refuses(words: list[str], told: str) -> None:
         mutants.main([*words, "--list"])
 
 
+def test_words_that_are_repeated_mean_the_same_elsewhere(tmp_path: Path) -> None:
+    kinds = ("--arch=arm64", "--flavour=debug")
+    words = options.repeated(parsed(*kinds, "--series=b", "--series=/a", "--kconfig=d", "--kconfig=/c"), tmp_path)
+    there = (f"--series={tmp_path / 'b'}", "--series=/a", f"--kconfig={tmp_path / 'd'}", "--kconfig=/c")
+    assert parsed(*words) == parsed(*kinds, *there)
+    assert parsed(*options.repeated(parsed(), tmp_path)) == parsed()
+
+
+def test_whoever_names_a_kernel_or_a_series_gets_that_alone() -> None:
+    assert options.wants_reference(parsed("--flavour=debug"))
+    for word in ("--tree=x", "--tarball=x", "--kernel=x", "--source-package=x", "--series=x", "--stock"):
+        assert not options.wants_reference(parsed(word))
+
+
 @pytest.mark.parametrize("main", [series.main, bisect.main, bisect.step])
 def test_help_says_nothing_of_exceptions(
     main: object, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

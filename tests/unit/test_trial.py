@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from harness import trial
-from harness.errors import BadInput, HostFault
+from harness.errors import BadInput, GuestFault, HarnessError, HostFault
+from harness.kernel.build import BuildFailed
 from harness.paths import ROOT
 from harness.report.results import CaseResult, Fault, Finding, RunResult, Status, read
 
@@ -92,6 +93,42 @@ def test_green_less_what_was_lost_is_no_verdict(monkeypatch: pytest.MonkeyPatch,
     red = run_result(PASSED, FAILED, not_run=["a.c::b[x86_64-2M]"])
     ends(monkeypatch, tmp_path, 1, red)
     assert trial.run_cases([], tmp_path / "run", tmp_path) == red
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(4, BadInput), (10, GuestFault), (11, HostFault), (12, BuildFailed), (9, HostFault)]
+)
+def test_the_fault_that_ended_a_run_is_raised_again(
+    status: int, kind: type[HarnessError], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ends(monkeypatch, tmp_path, status, run_result(FAILED, fault=Fault(exit_code=status, message="it broke")))
+    with pytest.raises(kind, match="it broke") as caught:
+        trial.run_cases([], tmp_path / "run", tmp_path)
+    assert caught.type is kind
+
+
+@pytest.mark.parametrize(
+    ("status", "comes"),
+    [
+        (0, trial.Built(image=Path("/image"))),
+        (4, trial.Built(image=None, problem="it broke\n/image")),
+        (12, trial.Built(image=None, problem="it broke\n/image")),
+        (2, KeyboardInterrupt),
+        (1, HostFault),
+        (10, HostFault),
+        (11, HostFault),
+        (137, HostFault),
+    ],
+)
+def test_what_a_build_comes_to(
+    status: int, comes: trial.Built | type[BaseException], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(trial, "_CHILD", ("sh", "-c", f"echo hgm: it broke; echo /image; exit {status}", "sh"))
+    if isinstance(comes, trial.Built):
+        assert trial.build([], tmp_path / "build.txt", tmp_path) == comes
+        return
+    with pytest.raises(comes):
+        trial.build([], tmp_path / "build.txt", tmp_path)
 
 
 def test_an_internal_error_of_pytest_is_a_fault_of_the_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
