@@ -18,13 +18,14 @@ from harness.report.results import read
 from harness.report.whole import cut_short, exit_status
 from tests.runs import case, run
 
-SOURCE = "".join(f'STOCK_CASE({name}, "a claim", .sizes = "2M")\n{{\n}}\n' for name in ("passes", "kills"))
+NAMES = ("passes", "fails", "breaks", "kills")
+SOURCE = "".join(f'STOCK_CASE({name}, "a claim", .sizes = "2M")\n{{\n}}\n' for name in NAMES)
 PLAIN = 'import pytest\n@pytest.mark.parametrize("arch", ["x86_64"])\ndef test_it(arch): pytest.skip("not here")\n'
 REPORTS = ("results.json", "junit.xml", "run.ktap", "kcidb.json", "report.html")
 
 
 def harness(place: Path, *words: str) -> tuple[int, str]:
-    """Run the cases passes and kills in a directory of their own, the results going to `place`/run."""
+    """Run cases that come to what their names say in a directory of their own, the results going to `place`/run."""
     (place / "guest_programs").mkdir(exist_ok=True)
     (place / "guest_programs/a.c").write_text(SOURCE)
     (place / "test_plain.py").write_text(PLAIN)
@@ -56,6 +57,42 @@ def test_the_exit_status_is_what_the_results_say(
     assert (ended, exit_status(result)) == (status, status), said
     assert cut_short(result) in said
     assert not any("plain" in name for name in result.selected)
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_what_failed_is_told_from_what_has_no_result(tmp_path: Path, workers: str) -> None:
+    ended, said = harness(tmp_path, "-n", workers, "-k", "passes or fails or breaks")
+    result = read(tmp_path / "run/results.json")
+    assert ended == exit_status(result) == Exit.TESTS_FAILED and "2 failed, 1 passed" in said, said
+    names = [f"guest_programs/a.c::{name}[x86_64-2M]" for name in NAMES[:3]]
+    assert {one.id: one.status.value for one in result.cases} == {names[0]: "pass", names[1]: "fail"}
+    assert result.not_run == names[2:] and list(result.kernels) == list(result.machines) == ["x86_64"]
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+@pytest.mark.parametrize(
+    ("kind", "status"), [("RuntimeError", Exit.OUR_FAULT), ("KeyboardInterrupt", Exit.INTERRUPTED)]
+)
+def test_an_end_in_the_midst_of_it_is_told(tmp_path: Path, kind: str, status: Exit, workers: str) -> None:
+    # In the process that collects.
+    hook = f"def pytest_runtest_logreport(): 'PYTEST_XDIST_WORKER' in os.environ or _end({kind}())"
+    (tmp_path / "conftest.py").write_text(f"import os\ndef _end(error): raise error\n{hook}\n")
+    ended, said = harness(tmp_path, "-n", workers, "-k", "passes")
+    result = read(tmp_path / "run/results.json")
+    assert (ended, exit_status(result)) == (status, status), said
+    assert (result.fault and result.fault.exit_code, result.interrupted) == (
+        (status, False) if status == Exit.OUR_FAULT else (None, True)
+    )
+
+
+def test_a_selftest_has_one_result_however_often_it_is_asked_for(tmp_path: Path) -> None:
+    ended, said = harness(tmp_path, "--kselftest=net:fails", "--kselftest=net")
+    result = read(tmp_path / "run/results.json")
+    assert [(one.id, one.status.value) for one in result.cases] == [
+        ("kselftest/net:fails[x86_64]", "fail"),
+        ("kselftest/net:passes[x86_64]", "pass"),
+    ]
+    assert ended == exit_status(result) == Exit.TESTS_FAILED and "1 failed, 1 passed" in said, said
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
@@ -107,6 +144,7 @@ def test_a_killed_run_leaves_what_it_had_and_is_cut_short(tmp_path: Path, worker
     ("words", "status", "left"),
     [
         (("-k", "nothing"), Exit.NO_TESTS, False),
+        (("-k", "passes", "--huge-pages=1G=1"), Exit.NO_TESTS, False),
         (("no_such_file",), Exit.BAD_INPUT, False),
         # Neither of these begins a run.
         (("--arch=sparc",), Exit.BAD_INPUT, True),

@@ -109,6 +109,11 @@ def leaves(points: list[Point]) -> list[Point]:
     return [leaf for point in points for leaf in (leaves(point.points) if point.points else [point])]
 
 
+def test_a_pass_after_it_does_not_hide_a_failure() -> None:
+    stream = parse(ktap.document(run(case("a", "fail"), case("b"), case("c", arch="arm64"))))
+    assert (stream.problems, [point.status for point in stream.points]) == ([], ["fail", "pass"])
+
+
 def test_ktap_is_nested_and_has_each_status() -> None:
     text = ktap.document(every_status())
     assert "    not ok 4 hang[x86_64-2M] # TIMEOUT did not end within 5 s\n" in text

@@ -19,7 +19,7 @@ from harness import shards
 from harness.errors import BadInput, Exit
 from harness.guest.ktap import parse
 from harness.paths import ROOT
-from harness.report.merge import merged
+from harness.report.merge import copy_files, merged
 from harness.report.results import Fault, RunResult, Status, read
 from harness.report.whole import cut_short, exit_status
 from tests.runs import KERNEL, MACHINE, case, run
@@ -111,7 +111,7 @@ def test_a_shard_with_nothing_to_do_is_well(tmp_path: Path, more: tuple[str, ...
     assert status == Exit.OK, words
     data = json.loads((tmp_path / "run/results.json").read_text())
     assert (data["shard"], data["cases"], data["selected"]) == ("1000/1000", [], [])
-    assert data["dealt"] and all("::" in name for name in data["dealt"])
+    assert data["dealt"] == sorted(collected()) != []
 
 
 def test_no_selection_is_none_in_a_shard_either(tmp_path: Path) -> None:
@@ -201,17 +201,35 @@ def test_what_cut_a_shard_short_cuts_the_whole(more: dict[str, Any], status: int
     assert cut_short(whole)
 
 
+def test_what_a_shard_met_says_more_than_that_another_is_missing() -> None:
+    whole = together(shard(1, 2, "a", "a b", fault=Fault(exit_code=10, message="no guest")))
+    assert whole.fault == Fault(exit_code=10, message="no guest; shard 2/2 is missing")
+
+
 def test_one_red_case_makes_the_whole_red() -> None:
     red = replace(case("b"), status=Status.FAIL)
     assert exit_status(together(run(case("a")), run(red))) == Exit.TESTS_FAILED
     assert exit_status(together(run(), run())) == Exit.NO_TESTS
 
 
-@pytest.mark.parametrize("key", ["tree", "config_sha256", "key", "release"])
+@pytest.mark.parametrize("key", ["tree", "config_sha256", "flavour", "key", "release"])
 def test_different_kernels_are_not_one_result(key: str) -> None:
     other = run(case("b"), kernels={"x86_64": KERNEL | {key: "other"}})
     with pytest.raises(BadInput, match=f"x86_64 kernels: {key}: .* in run1, 'other' in run2"):
         together(run(case("a")), other)
+
+
+def test_different_harnesses_are_not_one_result() -> None:
+    with pytest.raises(BadInput, match=r"made by harness: '0\.1\.0' in run1, '0\.2\.0' in run2"):
+        together(run(case("a")), run(case("b"), harness="0.2.0"))
+
+
+def test_the_files_of_every_attempt_are_copied(tmp_path: Path) -> None:
+    for name in ("x", "x-2", "other"):
+        (tmp_path / "from/cases" / name).mkdir(parents=True)
+        (tmp_path / "from/cases" / name / "ktap.txt").write_text(name)
+    copy_files(run(case("x", "flaky")), tmp_path / "from", tmp_path / "to")
+    assert {file.parent.name: file.read_text() for file in tmp_path.glob("to/*/*/*")} == {"x": "x", "x-2": "x-2"}
 
 
 def test_the_same_case_twice_is_bad_input() -> None:
