@@ -24,11 +24,15 @@ WARNING: possible recursive locking detected
 WARNING: possible unsafe locking scenario
 WARNING: possible deadlock
 WARNING: bad unlock balance detected!
+WARNING: bad contention detected!
 WARNING: inconsistent lock state
 WARNING: lock held when returning to user space!
+WARNING: Nested lock was not taken
 WARNING: nested lock was not taken
 WARNING: suspicious RCU usage
-WARNING: a lock is still held
+WARNING: held lock freed!
+WARNING: continue/99 still has locks held!
+WARNING: HARDIRQ-safe -> HARDIRQ-unsafe lock order detected
 INFO: possible lock order dependency detected
 BUG: MAX_LOCKDEP_ENTRIES too low!
 BUG: Invalid wait context
