@@ -8,6 +8,7 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -151,11 +152,11 @@ def test_whoever_names_a_kernel_or_a_series_gets_that_alone() -> None:
 
 @pytest.mark.parametrize("main", [series.main, bisect.main, bisect.step])
 def test_help_says_nothing_of_exceptions(
-    main: object, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    main: Callable[[Sequence[str]], int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit):
-        main(["--help"])  # type: ignore[operator]
+        main(["--help"])
     assert "raises" not in capsys.readouterr().out.lower()
 
 
