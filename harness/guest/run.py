@@ -82,7 +82,7 @@ class Guest:
     ) -> None:
         """Mount the tests and look at the kernel; a stress case will run for `stress_s` seconds.
 
-        Raises GuestFault if that fails, BadInput if a pool is short.
+        Raises GuestFault if that fails or a pool is short.
         """
         self.machine = machine
         self._bundle = bundle
