@@ -27,7 +27,8 @@ def need_hvo(context: hgm.Context) -> None:
 
 
 def free_memory() -> int:
-    """Free base pages, those on the lists of each processor included."""
+    """Free base pages, those on the lists of each processor included, and what each has not yet added to the count."""
+    hgm.write_number("/proc/sys/vm/stat_refresh", 1)
     free = 0
     for line in Path("/proc/zoneinfo").read_text().splitlines():
         match line.split():
