@@ -41,13 +41,16 @@ def postcopy_by_whole_pages(context: hgm.Context) -> None:
 )
 def nothing_is_mapped(context: hgm.Context) -> None:
     area = hgm.Area(context, 1)
-    # Addresses that surely hold nothing: what was reserved for a moment.
-    at = hgm.map_memory(0, 2 * context.huge, 0x22, -1, prot=0)  # MAP_PRIVATE | MAP_ANONYMOUS
-    start = -(-at // context.huge) * context.huge
-    hgm.unmap(start, context.huge)
     area.continue_(0, context.huge)
-    for where, length in ((start, context.huge), (start, context.base)):
-        error = hgm.madvise(where, length, hgm.MADV_COLLAPSE)
+    # Addresses that hold nothing: what was reserved for a moment. Above them is a wider gap, which the kernel takes
+    # first for what Python itself may map meanwhile.
+    reserved = 3 * context.huge + (64 << 20)
+    at = hgm.map_memory(0, reserved, 0x22, -1, prot=0)  # MAP_PRIVATE | MAP_ANONYMOUS
+    start = -(-at // context.huge) * context.huge
+    hgm.unmap(start + 2 * context.huge, at + reserved - (start + 2 * context.huge))
+    hgm.unmap(start, context.huge)
+    for length in (context.huge, context.base):
+        error = hgm.madvise(start, length, hgm.MADV_COLLAPSE)
         hgm.expect_errno(f"MADV_COLLAPSE of 0x{length:x} bytes of nothing", error, errno.ENOMEM)
     area.expect_pieces()
     area.close()
@@ -79,9 +82,15 @@ def postcopy(context: hgm.Context) -> None:
     # Tables of the lowest level; a huge page that is itself a row of entries in one (64K) has none.
     reach = context.base * (context.base // 8)
     tables_kb = area.length // reach * (context.base >> 10) if context.huge >= reach else 0
-    before, mapped_before = hgm.status_kb("VmPTE"), hgm.status_kb("HugetlbPages")
-    area.collapse(0, area.length)
-    hgm.expect_eq("kB of tables that the collapse freed", before - hgm.status_kb("VmPTE"), tables_kb)
+    mapped_before = hgm.status_kb("HugetlbPages")
+    # Nothing else in between, for what Python allocates has tables too.
+    before = hgm.status_kb("VmPTE")
+    error = hgm.madvise(area.primary, area.length, hgm.MADV_COLLAPSE)
+    after = hgm.status_kb("VmPTE")
+    hgm.expect_errno("MADV_COLLAPSE of both pages", error, 0)
+    for page in range(2):
+        area.now_whole(page)
+    hgm.expect_eq("kB of tables that the collapse freed", before - after, tables_kb)
     hgm.expect_eq("HugetlbPages after the collapse in kB", hgm.status_kb("HugetlbPages"), mapped_before)
     area.expect_pieces()
     area.expect_mapcount(1)
