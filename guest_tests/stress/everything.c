@@ -41,7 +41,15 @@ static void on_fault(int number, siginfo_t *info, void *context)
 	HGM_FAIL("signal %d at %p outside any access that may fail", number, info->si_addr);
 }
 
-/* Reads the first word of a base page, or writes its tag to it; a word that is neither its tag nor 0 fails the case. */
+/* The first word of a base page is its tag, or 0 of a page that is new in the file. */
+static void expect_word(size_t base_page, uint64_t seen)
+{
+	if (seen && seen != hgm_tag(base_page))
+		HGM_FAIL("base page %zu: expected its tag 0x%llx or 0, saw 0x%llx", base_page,
+			 (unsigned long long)hgm_tag(base_page), (unsigned long long)seen);
+}
+
+/* Reads the first word of a base page, or writes its tag to it. */
 static void touch(unsigned char *mapping, size_t base_page, bool write)
 {
 	volatile uint64_t *word = (uint64_t *)(mapping + base_page * hgm_base);
@@ -55,9 +63,7 @@ static void touch(unsigned char *mapping, size_t base_page, bool write)
 			seen = *word;
 	}
 	guarded = false;
-	if (seen && seen != hgm_tag(base_page))
-		HGM_FAIL("base page %zu: expected its tag 0x%llx or 0, saw 0x%llx", base_page,
-			 (unsigned long long)hgm_tag(base_page), (unsigned long long)seen);
+	expect_word(base_page, seen);
 }
 
 /* ---- what goes on at once ---- */
@@ -192,12 +198,16 @@ static void *looks(void *seed)
 		struct iovec here = { &word, sizeof(word) }, there = { area.primary + offset, sizeof(word) };
 		void *pages[2] = { area.primary, area.primary + offset };
 		int nodes[2] = { pick(&state, 2), pick(&state, 2) }, status[2];
+		bool refusal;
 
 		read_all(files[pick(&state, 3)]);
 		hgm_pagemap_range(area.primary + offset, window, entries);
 		CHECKED(mincore(area.primary + offset, window * hgm_base, present));
 		/* These three may refuse: a hole, a page that is mapped in pieces, a machine with one node. */
-		note(LOOKS, process_vm_readv(getpid(), &here, 1, &there, 1, 0) < 0);
+		refusal = process_vm_readv(getpid(), &here, 1, &there, 1, 0) < 0;
+		if (!refusal)
+			expect_word(offset / hgm_base, word);
+		note(LOOKS, refusal);
 		syscall(SYS_move_pages, 0, 2, pages, NULL, status, 0);
 		if (pick(&state, 4) == 0)
 			syscall(SYS_move_pages, 0, 2, pages, nodes, status, 2 /* MPOL_MF_MOVE */);
@@ -269,7 +279,9 @@ HGM_CASE(everything, "CONTINUE, COLLAPSE, fork, DONTNEED, punch, truncate, mprot
 		hgm_thread_join(threads[i]);
 	for (int kind = 0; kind < KINDS; kind++) {
 		hgm_note("%s: %ld, of which %ld were refused", names[kind], done[kind], refused[kind]);
-		EXPECT(done[kind] > refused[kind]);
+		/* In a short time all looks may have met holes: of 1 GiB only a few places are ever mapped. */
+		if (done[kind] <= (kind == LOOKS ? 0 : refused[kind]))
+			HGM_FAIL("%s: none has done anything", names[kind]);
 	}
 	CHECKED(munmap(area.primary, area.length));
 	CHECKED(munmap(area.alias, area.length));
