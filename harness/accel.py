@@ -47,6 +47,11 @@ class Accelerator:
     slowness: float  # by which deadlines of a guest on kvm are multiplied
     reason: str  # one line: why this one
 
+    @property
+    def factor(self) -> float:
+        """The user's factor on all deadlines, which is part of `slowness`."""
+        return self.slowness / _own_slowness(self.name)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
@@ -106,14 +111,17 @@ def _factor() -> float:
 
 
 def _accelerator(arch: Arch, name: str, reason: str, factor: float) -> Accelerator:
-    kvm = name == "kvm"
     return Accelerator(
         name=name,
         argv=_argv(name),
         cpu=_cpu(arch, name),
-        slowness=factor * (1.0 if kvm else TCG_SLOWNESS),
+        slowness=factor * _own_slowness(name),
         reason=reason,
     )
+
+
+def _own_slowness(name: str) -> float:
+    return 1.0 if name == "kvm" else TCG_SLOWNESS
 
 
 def _argv(name: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ static void *read_fork_event(void *argument)
 	struct pollfd ready = { .fd = area->uffd, .events = POLLIN };
 	struct uffd_msg message;
 
-	EXPECT_EQ(CHECKED(poll(&ready, 1, 40000)), 1);
+	EXPECT_EQ(CHECKED(poll(&ready, 1, hgm_patience(40) * 1000)), 1);
 	EXPECT_EQ(CHECKED(read(area->uffd, &message, sizeof(message))), sizeof(message));
 	EXPECT_EQ(message.event, UFFD_EVENT_FORK);
 	return (void *)(uintptr_t)message.arg.fork.ufd;

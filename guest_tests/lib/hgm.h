@@ -262,6 +262,8 @@ uint64_t hgm_reader_join_(struct hgm_reader *reader);
 /* pthread_create and pthread_join that fail the case; a thread that does not end is one left asleep. */
 void hgm_thread_start_(pthread_t *thread, void *(*body)(void *), void *argument);
 void hgm_thread_join_(pthread_t thread);
+/* How long to wait for what takes at most so many seconds: HGM_SLOWNESS stretches it, as it does the harness's deadlines. */
+int hgm_patience(int seconds);
 
 #define hgm_write_refused(...) (HGM_HERE, hgm_write_refused_(__VA_ARGS__))
 #define hgm_expect_holes(...) (HGM_HERE, hgm_expect_holes_(__VA_ARGS__))

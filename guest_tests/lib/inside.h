@@ -27,7 +27,7 @@ const char *hgm_error_name(int error);
 /* ---- tasks.c ---- */
 
 /* How long a thread or a message may take. Far above what an emulated machine needs, below a case's deadline. */
-#define PATIENCE_S 40
+#define PATIENCE_S hgm_patience(40)
 
 extern bool hgm_in_child;
 

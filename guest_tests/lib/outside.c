@@ -50,7 +50,7 @@ static void be_seen(uint64_t cookie)
 
 const char *hgm_shape_again_(const void *at, size_t length)
 {
-	const time_t end = time(NULL) + SHAPE_SECONDS;
+	const time_t end = time(NULL) + hgm_patience(SHAPE_SECONDS);
 	char question[128], begin[32];
 	uint64_t cookie;
 	size_t got = 0;

@@ -12,6 +12,14 @@ bool hgm_in_child;
 
 static struct hgm_child to_parent;
 
+int hgm_patience(int seconds)
+{
+	const char *factor = getenv("HGM_SLOWNESS");
+	int stretched = factor ? (int)(seconds * atof(factor)) : 0;
+
+	return stretched > 0 ? stretched : seconds;
+}
+
 void hgm_thread_start_(pthread_t *thread, void *(*body)(void *), void *argument)
 {
 	int error = pthread_create(thread, NULL, body, argument);
@@ -22,14 +30,15 @@ void hgm_thread_start_(pthread_t *thread, void *(*body)(void *), void *argument)
 
 void hgm_thread_join_(pthread_t thread)
 {
+	const int patience = PATIENCE_S;
 	struct timespec until;
 	int error;
 
 	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += PATIENCE_S;
+	until.tv_sec += patience;
 	error = pthread_timedjoin_np(thread, NULL, &until);
 	if (error == ETIMEDOUT)
-		FAIL_HERE("a thread is still asleep or busy after %d s", PATIENCE_S);
+		FAIL_HERE("a thread is still asleep or busy after %d s", patience);
 	if (error)
 		FAIL_HERE("pthread_join: %s", strerror(error));
 }

@@ -120,7 +120,9 @@ class Guest:
         program = self._bundle.commands[case.program]
         stress_s = self._stress_s if case.category == STRESS else 0
         arguments = f"--case {shlex.quote(case.name)} --huge-page-size {huge_page_size}"
-        command = f"HGM_STRESS_SECONDS={stress_s} {program} {arguments}"
+        # What a case itself waits for, it waits for longer where it has more time.
+        factor = self.machine.spec.accelerator.factor
+        command = f"HGM_STRESS_SECONDS={stress_s} HGM_SLOWNESS={factor:g} {program} {arguments}"
         deadline = Deadline(case.deadline_s * self._slowness + stress_s)
         return self.observe(case.name, command, deadline, directory, spoils=case.spoils)
 

@@ -150,7 +150,15 @@ def test_values_that_cannot_be(name: str, value: str, monkeypatch: pytest.Monkey
 def test_hgm_slowness_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
     canned(monkeypatch, kvm=GOOD)
     monkeypatch.setenv("HGM_SLOWNESS", "2.5")
-    assert accel.choose(X86_64).slowness == 2.5
+    assert (accel.choose(X86_64).slowness, accel.choose(X86_64).factor) == (2.5, 2.5)
+
+
+def test_the_users_factor_is_told_from_the_slowness_of_tcg(monkeypatch: pytest.MonkeyPatch) -> None:
+    canned(monkeypatch, tcg=GOOD)
+    monkeypatch.setenv("HGM_ACCEL", "tcg")
+    monkeypatch.setenv("HGM_SLOWNESS", "2.5")
+    chosen = accel.choose(X86_64)
+    assert (chosen.slowness, chosen.factor) == (2.5 * accel.TCG_SLOWNESS, 2.5)
 
 
 def test_absent_and_forbidden_devices_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

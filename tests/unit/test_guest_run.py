@@ -17,6 +17,7 @@ from harness.deadline import Deadline
 from harness.errors import GuestFault
 from harness.guest.build import Bundle
 from harness.guest.run import DYING_SECONDS, PARTING_SECONDS, Guest, Patience
+from harness.mutants.header import known_cases
 from harness.vm.machine import Machine
 from harness.vm.ssh import End, Outcome
 
@@ -131,3 +132,20 @@ def test_all_that_is_seen_of_a_case_is_handed_over(heard: bool, tmp_path: Path) 
     assert seen.ktap.problems == ["no plan"]
     assert (seen.before.pools, seen.after) == ({2 << 20: {"nr": 8}}, guest.state)
     assert guest.state.pools == {2 << 20: {"nr": 7}}
+
+
+def test_a_case_is_told_how_much_longer_it_may_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = next(case for case in known_cases() if case.name == "no_reader_left_asleep")
+    spec = SimpleNamespace(accelerator=SimpleNamespace(slowness=24.0, factor=3.0), pools=())
+    woken = Outcome(end=End.EXITED, status=0, stdout=POOLS.encode(), stderr=b"", seconds=0.0)
+    machine = SimpleNamespace(
+        spec=spec, ssh=SimpleNamespace(run=lambda *_, **__: woken), console_size=lambda: 0, console_since=lambda: ""
+    )
+    guest = Guest(cast(Machine, machine), cast(Bundle, SimpleNamespace(commands={case.program: "./holes"})))
+    seen: list[Any] = []
+    monkeypatch.setattr(
+        guest, "observe", lambda _, command, deadline, *__, **___: seen.extend((command, deadline.left))
+    )
+    guest.run(case, 2 << 20, tmp_path)
+    assert " HGM_SLOWNESS=3 ./holes --case no_reader_left_asleep " in seen[0]
+    assert seen[1] == pytest.approx(case.deadline_s * 24, abs=60)

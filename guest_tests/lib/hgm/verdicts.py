@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import errno
+import math
+import os
 import sys
 import traceback
 from pathlib import Path
 from typing import NoReturn
 
-PATIENCE_S = 40  # how long a thread or a message may take: far above what an emulated machine needs
+# How long a thread or a message may take: far above what an emulated machine needs, and stretched by HGM_SLOWNESS as
+# the harness's deadlines are.
+PATIENCE_S = math.ceil(40 * float(os.environ.get("HGM_SLOWNESS") or 1))
 
 
 class Failure(Exception):
