@@ -91,11 +91,20 @@ HGM_CASE(pieces_with_protection, "where write protection does not go with pieces
 	fork_and_compare(&area, true);
 }
 
+/* UFFDIO_WRITEPROTECT of all of the primary, or the end of it: 0 or errno. */
+static int try_protect(const struct hgm_area *area, bool on)
+{
+	struct uffdio_writeprotect request = { .range = { .start = (uintptr_t)area->primary, .len = area->length },
+					       .mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0 };
+
+	return ioctl(area->uffd, UFFDIO_WRITEPROTECT, &request) ? errno : 0;
+}
+
 HGM_CASE(protection_over_pieces, "registering for write protection over a mapping in pieces is refused or leaves the "
 	 "pieces as they were; write-protecting them is no crash [patches/reference: EINVAL]", .arch = "x86_64")
 {
 	struct hgm_area area;
-	int error;
+	int error, protected;
 
 	hgm_area_open(&area, 1, 0);
 	hgm_continue(&area, 3 * hgm_base, hgm_base);
@@ -105,5 +114,17 @@ HGM_CASE(protection_over_pieces, "registering for write protection over a mappin
 	hgm_note("UFFDIO_REGISTER with MODE_WP over pieces: %s", error ? strerror(error) : "success");
 	if (hgm_dialect() == HGM_RFC1)
 		EXPECT(error == EINVAL || error == EBUSY);
+	hgm_expect_shape(&area);
+	/* Of what is not registered for it, write protection is ENOENT (mm/userfaultfd.c:mwriteprotect_range). */
+	protected = try_protect(&area, true);
+	hgm_note("UFFDIO_WRITEPROTECT of pieces: %s", protected ? strerror(protected) : "success");
+	if (error)
+		EXPECT_ERRNO(protected, ENOENT);
+	hgm_expect_shape(&area);
+	if (!protected)
+		EXPECT_ERRNO(try_protect(&area, false), 0);
+	/* Whatever came of it, each piece can be written to now. */
+	EXPECT_ERRNO(hgm_try_store(area.primary + 3 * hgm_base + 16), 0);
+	EXPECT_ERRNO(hgm_try_store(area.primary + hgm_huge - hgm_base + 16), 0);
 	hgm_expect_shape(&area);
 }
