@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import itertools
+import mmap
+import os
 import sys
 from pathlib import Path
 
@@ -50,28 +52,37 @@ def each_process_counts(context: hgm.Context) -> None:
     deadline_s=90,
 )
 def pool_is_full_again(context: hgm.Context) -> None:
+    context.need_pages(1)
     before = context.pool("free"), context.pool("resv")
-    for order in itertools.permutations(range(2)):
-        area = hgm.Area(context, 1, plain=True)
+    for order in itertools.permutations(range(3)):
+        fd = context.file(1)
+        at = hgm.map_memory(0, context.huge, mmap.MAP_SHARED, fd)
 
-        def touch(parent: hgm.Child, area: hgm.Area = area) -> None:
-            hgm.expect_eq("what the child read", hgm.words(area.primary, area.length)[0], hgm.tag(0))
+        def touch(parent: hgm.Child, at: int = at) -> None:
+            hgm.expect_eq("what the child read", hgm.words(at, 8)[0], 4711)
             parent.tell()
             parent.wait()
 
-        children = [hgm.Child(touch) for _ in range(2)]
-        for child in children:
+        hgm.words(at, 8)[0] = 4711
+        head = hgm.pagemap(at)[0] & hgm.PFN
+        ends = head, head + context.pieces - 1
+        children = {number: hgm.Child(touch) for number in (1, 2)}
+        for child in children.values():
             child.wait()
-        expect_everywhere(area, 3, "of three processes")
-        head = area.head[0]
-        area.close()
-        hgm.expect_count("the huge page without its first owner", head, [2] * context.pieces)
-        hgm.expect_eq("free pages while two processes hold one", context.pool("free"), before[0] - 1)
-        for left, number in zip((1, 0), order, strict=True):
-            children[number].tell()
-            children[number].join()
-            hgm.expect_count(f"the huge page with {left} owners", head, [left] * context.pieces)
-        hgm.expect_eq("free and reserved pages", (context.pool("free"), context.pool("resv")), before)
+        for left, number in zip((2, 1, 0), order, strict=True):
+            what = f"before process {number} goes, in the order {order}"
+            counts = [hgm.kpagecount(pfn)[0] for pfn in ends]
+            hgm.expect_eq(f"mapcounts of the first and the last base page {what}", counts, [left + 1] * 2)
+            hgm.expect_eq(f"free pages {what}", context.pool("free"), before[0] - 1)
+            if number == 0:  # this one, which lives on without the page
+                hgm.unmap(at, context.huge)
+                os.close(fd)
+            else:
+                children[number].tell()
+                children[number].join()
+        hgm.expect_eq(f"mapcounts without processes, gone in the order {order}", hgm.kpagecount(head)[0], 0)
+        now = context.pool("free"), context.pool("resv")
+        hgm.expect_eq(f"free and reserved pages after exits in the order {order}", now, before)
 
 
 def piece_holder(area: hgm.Area, piece: int) -> hgm.Child:
