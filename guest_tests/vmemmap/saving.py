@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import gzip
-import mmap
 import sys
 from pathlib import Path
 
@@ -137,32 +136,36 @@ def pool_changes_under_pieces(context: hgm.Context) -> None:
 
 
 @hgm.case(
-    "a page that was granular is good for anything when it is free again: its struct pages are restored as the pool "
-    "shrinks, and it can be taken and mapped anew [mm/hugetlb_vmemmap.c:hugetlb_vmemmap_restore]",
+    "pages that were granular leave the pool with no struct page left that is a huge page's; the pool grows back to "
+    "its size, and if they are in it again they can be taken and mapped in pieces anew "
+    "[mm/hugetlb_vmemmap.c:hugetlb_vmemmap_restore]",
     sizes="2M",
 )
 def granular_page_leaves_pool(context: hgm.Context) -> None:
     need_hvo(context)
     size, count = context.pool("nr"), 4
     area = hgm.Area(context, count)
-    heads = set(area.head)
+    heads = area.head
     for page in range(count):
         area.continue_(page * context.huge + 100 * context.base, 2 * context.base)
     area.expect_mapcount(1)
     area.close()
-    # All free pages leave the pool, these four with them, and are ordinary memory that is written and read.
+    # All free pages leave the pool, these four with them.
     set_pool(context, size - context.pool("free"))
-    flags = [hgm.kpageflags(head)[0] >> 17 & 1 for head in heads]  # KPF_HUGE
-    hgm.expect_eq("pages of the old area that are huge pages still", sum(flags), 0)
-    memory = mmap.mmap(-1, count * context.huge)
-    memory.write(b"\x55" * len(memory))
-    hgm.expect_eq("what was written", memory[:].count(b"\x55"), len(memory))
-    memory.close()
+    for head in heads:
+        flags = hgm.kpageflags(head, context.pieces)
+        huge = [piece for piece, bits in enumerate(flags) if bits >> 17 & 1]  # KPF_HUGE
+        hgm.expect_eq(f"base pages from frame 0x{head:x} on that are part of a huge page still", huge, [])
     set_pool(context, size)
-    again = hgm.Area(context, count)
-    again.continue_(100 * context.base, context.base)
+    # All of the pool, for those that are the same memory as before to be among them.
+    again = hgm.Area(context, context.pool("free"))
+    same = [page for page, head in enumerate(again.head) if head in heads]
+    hgm.note(f"{len(same)} of {count} pages are in the pool again")
+    for page in same or range(count):
+        again.continue_(page * context.huge + 100 * context.base, context.base)
     again.expect_pieces()
-    again.expect_mapcount(1)
+    for page in same or range(count):
+        hgm.expect_count(f"huge page {page}", again.head[page], [1 + share for share in again.shares(page)])
     again.close()
 
 
