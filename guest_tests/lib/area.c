@@ -187,6 +187,12 @@ void hgm_continue_(struct hgm_area *area, size_t offset, size_t length)
 	}
 }
 
+void hgm_continue_each_size_(struct hgm_area *area, size_t page)
+{
+	for (const size_t *size = hgm_piece_sizes(); *size > hgm_base; size++)
+		hgm_continue_(area, page * hgm_huge + *size, *size);
+}
+
 int hgm_try_collapse(const struct hgm_area *area, size_t offset, size_t length)
 {
 	return madvise(area->primary + offset, length, HGM_MADV_COLLAPSE) ? errno : 0;

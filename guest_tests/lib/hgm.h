@@ -173,6 +173,11 @@ void hgm_expect_tag_(const void *at, size_t base_page);
 int hgm_try_continue(const struct hgm_area *area, size_t offset, size_t length, long long *mapped);
 /* The same where it must work; the largest size that is aligned and fits is used at each step. */
 void hgm_continue_(struct hgm_area *area, size_t offset, size_t length);
+/*
+ * A leaf of each size between base page and huge page, in one huge page of the primary, at an offset of its own size: its
+ * base pages 0 to 7 and its second half stay as they are.
+ */
+void hgm_continue_each_size_(struct hgm_area *area, size_t page);
 /* MADV_COLLAPSE of a part of the primary: 0 or errno. */
 int hgm_try_collapse(const struct hgm_area *area, size_t offset, size_t length);
 /* The same where it must work: entries with pieces below become leaves, holes and all; empty ones stay empty. */
@@ -227,6 +232,7 @@ unsigned hgm_mapcount_share(const struct hgm_area *area, size_t page, size_t pie
 #define hgm_area_close(...) (HGM_HERE, hgm_area_close_(__VA_ARGS__))
 #define hgm_expect_tag(...) (HGM_HERE, hgm_expect_tag_(__VA_ARGS__))
 #define hgm_continue(...) (HGM_HERE, hgm_continue_(__VA_ARGS__))
+#define hgm_continue_each_size(...) (HGM_HERE, hgm_continue_each_size_(__VA_ARGS__))
 #define hgm_collapse(...) (HGM_HERE, hgm_collapse_(__VA_ARGS__))
 #define hgm_expect_pieces(...) (HGM_HERE, hgm_expect_pieces_(__VA_ARGS__))
 #define hgm_expect_tables(...) (HGM_HERE, hgm_expect_tables_(__VA_ARGS__))
@@ -311,8 +317,12 @@ uint64_t hgm_kpagecount(uint64_t pfn);
 uint64_t hgm_kpageflags(uint64_t pfn);
 /* Expects that each base page of a huge page is counted so often. */
 void hgm_expect_count_(uint64_t head, unsigned count);
+/* The same for `count` page frames from `pfn`. */
+void hgm_kpageflags_range(uint64_t pfn, size_t count, uint64_t *flags);
 /* A field of /proc/self/status in kB, such as "VmPTE"; fails if it is not there. */
 long hgm_status_kb(const char *field);
+/* kB of huge pages that smaps shows in a range. */
+long hgm_smaps_kb(const void *at, size_t length);
 /* A counter of the pool of the case's huge page size: "nr", "free", "resv", "surplus". */
 long hgm_pool(const char *counter);
 void hgm_need_pages_(size_t pages);

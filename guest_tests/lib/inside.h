@@ -59,8 +59,6 @@ static inline size_t hgm_pud_size(void)
 
 /* pagemap is that of the process that opens it, so a child must not use its parent's descriptor. */
 void hgm_read_entries(const char *path, uint64_t first, size_t count, uint64_t *entries);
-/* kB of huge pages that smaps shows in a range. */
-long hgm_smaps_kb(const void *at, size_t length);
 
 /* ---- uffd.c ---- */
 

@@ -168,6 +168,11 @@ uint64_t hgm_kpageflags(uint64_t pfn)
 	return flags;
 }
 
+void hgm_kpageflags_range(uint64_t pfn, size_t count, uint64_t *flags)
+{
+	hgm_read_entries("/proc/kpageflags", pfn, count, flags);
+}
+
 void hgm_expect_count_(uint64_t head, unsigned count)
 {
 	static __thread uint64_t counts[BATCH];
