@@ -190,6 +190,7 @@ HGM_CASE(mremap_of_pieces, "mremap of a granular mapping moves its pieces and ho
 
 	hgm_area_open(&area, 1, 0);
 	hgm_continue(&area, hgm_base, 3 * hgm_base);
+	hgm_continue_each_size(&area, 0);
 	hgm_continue(&area, hgm_huge - hgm_base, hgm_base);
 	place = hgm_map(area.fd, 0, hgm_huge, MAP_SHARED);
 	move_primary(&area, place);
@@ -204,6 +205,7 @@ HGM_CASE(mremap_far, "mremap of a granular mapping to a place below other page t
 
 	hgm_area_open(&area, 1, 0);
 	hgm_continue(&area, 2 * hgm_base, 2 * hgm_base);
+	hgm_continue_each_size(&area, 0);
 	hgm_continue(&area, hgm_huge - 3 * hgm_base, hgm_base);
 	/* On every level but the uppermost the table is another one. */
 	place = mmap(area.primary - far, hgm_huge, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
@@ -211,8 +213,9 @@ HGM_CASE(mremap_far, "mremap of a granular mapping to a place below other page t
 	move_primary(&area, place);
 }
 
-HGM_CASE(mprotect_of_pieces, "mprotect of whole huge pages reaches each piece: reads go on, process_vm_writev cannot "
-	 "write, and after it is lifted the contents are as before [RFC v1 patch 17]")
+HGM_CASE(mprotect_of_pieces, "mprotect of whole huge pages reaches each piece: with PROT_READ reads go on and "
+	 "process_vm_writev cannot write, with PROT_NONE nobody reads, and after it is lifted the contents are as before "
+	 "[RFC v1 patch 17]")
 {
 	struct hgm_area area;
 	uint64_t word = 4711;
@@ -231,7 +234,12 @@ HGM_CASE(mprotect_of_pieces, "mprotect of whole huge pages reaches each piece: r
 	*(volatile uint64_t *)(area.primary + 2 * hgm_base + 16) = 4711;
 	EXPECT_EQ(*(volatile uint64_t *)(area.alias + 2 * hgm_base + 16), 4711);
 	EXPECT_EQ(CHECKED(mprotect(area.primary, hgm_huge, PROT_NONE)), 0);
+	for (size_t i = 1; i < 3; i++) {
+		EXPECT_ERRNO(hgm_try_load(area.primary + i * hgm_base), EFAULT);
+		EXPECT_ERRNO(hgm_try_store(area.primary + i * hgm_base + 16), EFAULT);
+	}
 	EXPECT_EQ(CHECKED(mprotect(area.primary, hgm_huge, PROT_READ | PROT_WRITE)), 0);
+	EXPECT_EQ(*(volatile uint64_t *)(area.primary + 2 * hgm_base + 16), 4711);
 	hgm_expect_shape(&area);
 }
 
@@ -258,8 +266,7 @@ HGM_CASE(mprotect_reaches_each_leaf, "mprotect changes what the processor may do
 	hgm_area_open(&area, 1, 0);
 	/* A hole, two base pages, and a leaf of each larger size. */
 	hgm_continue(&area, hgm_base, 2 * hgm_base);
-	for (const size_t *size = hgm_piece_sizes(); *size > hgm_base; size++)
-		hgm_continue(&area, *size, *size);
+	hgm_continue_each_size(&area, 0);
 	expect_access(&area, 0, 0);
 	CHECKED(mprotect(area.primary, hgm_huge, PROT_READ));
 	expect_access(&area, 0, EFAULT);
@@ -268,6 +275,20 @@ HGM_CASE(mprotect_reaches_each_leaf, "mprotect changes what the processor may do
 	CHECKED(mprotect(area.primary, hgm_huge, PROT_READ | PROT_WRITE));
 	expect_access(&area, 0, 0);
 	hgm_expect_shape(&area);
+}
+
+/* The base pages at these places of the primary, one by one, all of them in one leaf. */
+static void expect_inside(const struct hgm_area *area, const size_t *inside, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		unsigned char *at = area->primary + inside[i];
+		uint64_t word = 0;
+
+		EXPECT_EQ(hgm_pfn(at), area->head[0] + inside[i] / hgm_base);
+		EXPECT(in_core(at));
+		EXPECT_EQ(read_memory(&word, at, 8), 8);
+		EXPECT_EQ(word, hgm_tag(inside[i] / hgm_base));
+	}
 }
 
 HGM_CASE(inside_larger_leaves, "who asks for one base page in the middle or at the end of a larger leaf gets that one, from "
@@ -281,18 +302,17 @@ HGM_CASE(inside_larger_leaves, "who asks for one base page in the middle or at t
 		const size_t inside[] = { *size + hgm_base, *size + *size / 2, 2 * *size - hgm_base };
 
 		hgm_continue(&area, *size, *size);
-		for (size_t i = 0; i < sizeof(inside) / sizeof(*inside); i++) {
-			unsigned char *at = area.primary + inside[i];
-			uint64_t word = 0;
-
-			EXPECT_EQ(hgm_pfn(at), area.head[0] + inside[i] / hgm_base);
-			EXPECT(in_core(at));
-			EXPECT_EQ(read_memory(&word, at, 8), 8);
-			EXPECT_EQ(word, hgm_tag(inside[i] / hgm_base));
-		}
+		expect_inside(&area, inside, sizeof(inside) / sizeof(*inside));
 		EXPECT(!in_core(area.primary + 2 * *size));
 	}
 	hgm_expect_shape(&area);
+	/* The largest one is the huge page itself: where pieces were, and at sizes with none but base pages. */
+	CHECKED(madvise(area.primary, hgm_huge, MADV_DONTNEED));
+	hgm_now_empty(&area, 0, hgm_huge);
+	hgm_continue(&area, 0, hgm_huge);
+	const size_t of_all[] = { hgm_base, hgm_huge / 2, hgm_huge - hgm_base };
+	expect_inside(&area, of_all, sizeof(of_all) / sizeof(*of_all));
+	hgm_expect_tables(&area);
 }
 
 /* From linux/mman.h, where the C library's headers do not have it. */

@@ -118,11 +118,12 @@ HGM_CASE(continue_of_piece, "UFFDIO_CONTINUE of a piece of a poisoned huge page 
 	expect_one_page_lost(&area);
 }
 
-/* Pieces of both pages: near, far, and the second smallest size. */
+/* Pieces of both pages: near, far, and of each size between. */
 static void map_pieces(struct hgm_area *area)
 {
 	for (size_t page = 0; page < PAGES; page++) {
 		hgm_continue(area, page * hgm_huge + 3 * hgm_base, hgm_base);
+		hgm_continue_each_size(area, page);
 		hgm_continue(area, (page + 1) * hgm_huge - hgm_base, hgm_base);
 	}
 }
@@ -175,6 +176,7 @@ HGM_CASE(collapse_after_poison, "a collapse over a poisoned page and its healthy
 	for (size_t offset = hgm_huge; offset < area.length; offset += hgm_base)
 		area.leaf[offset / hgm_base] = hgm_huge;
 	EXPECT_EQ(hgm_present(area.primary + hgm_huge, hgm_huge), hgm_huge / hgm_base);
+	hgm_expect_one_entry(area.primary + hgm_huge, true);
 	expect_second_page_whole(&area);
 	expect_one_page_lost(&area);
 }
