@@ -3,7 +3,10 @@
 #include "hgm.h"
 
 #include <sched.h>
+#include <stdatomic.h>
 #include <sys/ioctl.h>
+#include <sys/param.h>
+#include <sys/timerfd.h>
 #include <time.h>
 
 /* A read at `offset` waits; returns the address in its message and lets it go on with a CONTINUE of the whole page. */
@@ -215,6 +218,140 @@ HGM_CASE(no_reader_left_asleep, "many readers of one missing piece against a CON
 	 .deadline_s = 120)
 {
 	wake_readers(HGM_MESSAGES, true);
+}
+
+/* A reader that an interrupt holds up on its way to sleep. */
+enum { TIMERS = 256, MEASURED = 16, HELD_UP_ROUNDS = 500 };
+
+struct late_reader {
+	struct hgm_area *area;
+	size_t offset;
+	atomic_int round; /* which may begin */
+	atomic_int reads; /* that have come to their end */
+	_Atomic uint64_t touched; /* in ticks, just before the read; 0: it has not come to that */
+	uint64_t to_sleep; /* ticks from there until it is among those who wait */
+	uint64_t lead; /* ticks that it takes to set the timers, and as many again */
+	long lead_ns; /* the same */
+	int timers[TIMERS];
+};
+
+/* Of a counter that is read in no time. The clock may be a HPET (x86_64 without KVM), where each look takes too long. */
+static uint64_t ticks(void)
+{
+#ifdef __x86_64__
+	return __builtin_ia32_rdtsc();
+#else
+	uint64_t count;
+
+	__asm__ volatile("mrs %0, cntvct_el0" : "=r"(count));
+	return count;
+#endif
+}
+
+static long now_ns(void)
+{
+	struct timespec now;
+
+	CHECKED(clock_gettime(CLOCK_MONOTONIC, &now));
+	return now.tv_sec * 1000000000L + now.tv_nsec;
+}
+
+static void stay_on(int processor)
+{
+	cpu_set_t here;
+
+	CPU_ZERO(&here);
+	CPU_SET(processor, &here);
+	CHECKED(sched_setaffinity(0, sizeof(here), &here));
+}
+
+/* All timers end at one time, in one interrupt of this processor, which takes as long as all their handlers. */
+static void hold_up_at(const struct late_reader *late, long when)
+{
+	struct itimerspec at = { .it_value = { .tv_sec = when / 1000000000, .tv_nsec = when % 1000000000 } };
+
+	for (int i = 0; i < TIMERS; i++)
+		CHECKED(timerfd_settime(late->timers[i], TFD_TIMER_ABSTIME, &at, NULL));
+}
+
+static void *read_late(void *argument)
+{
+	struct late_reader *late = argument;
+
+	stay_on(1);
+	for (int round = 0; round < HELD_UP_ROUNDS; round++) {
+		uint64_t begin;
+		long begin_ns;
+
+		while (atomic_load(&late->round) <= round)
+			;
+		begin_ns = now_ns();
+		begin = ticks();
+		if (round < MEASURED) {
+			hold_up_at(late, begin_ns + 1000000000000L);
+			late->lead = 2 * (ticks() - begin);
+			late->lead_ns = 2 * (now_ns() - begin_ns);
+		} else {
+			/* The interrupt comes about when the reader is going to sleep: somewhat before it, or behind it. */
+			begin += late->lead - late->to_sleep / 2 - hgm_random(late->to_sleep);
+			hold_up_at(late, begin_ns + late->lead_ns);
+			while (ticks() < begin)
+				;
+		}
+		atomic_store(&late->touched, ticks());
+		if (*(volatile uint64_t *)(late->area->primary + late->offset) != hgm_tag(late->offset / hgm_base))
+			HGM_FAIL("round %d: the reader saw what is not the tag of its base page", round);
+		atomic_fetch_add(&late->reads, 1);
+	}
+	return NULL;
+}
+
+HGM_CASE(held_up_reader_wakes, "a reader that an interrupt holds up between its fault and its sleep, while a CONTINUE "
+	 "that waits for no message fills the hole: it wakes, in hundreds of rounds [fs/userfaultfd.c:"
+	 "handle_userfault looks at the hole again once it can be woken]", .deadline_s = 120)
+{
+	const int patience = hgm_patience(ASLEEP_S);
+	struct hgm_area area;
+	struct late_reader late = { .area = &area, .to_sleep = UINT64_MAX };
+	struct uffd_msg message;
+	pthread_t reader;
+
+	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
+		hgm_skip("not applicable: one processor");
+	hgm_area_open(&area, 1, HGM_MESSAGES);
+	for (int i = 0; i < TIMERS; i++)
+		late.timers[i] = CHECKED(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC));
+	hgm_thread_start(&reader, read_late, &late);
+	stay_on(0);
+	for (int round = 0; round < HELD_UP_ROUNDS; round++) {
+		uint64_t start;
+		long end;
+
+		late.offset = (1 + hgm_random(hgm_huge / hgm_base - 1)) * hgm_base;
+		hgm_continue(&area, 0, hgm_base);
+		atomic_store(&late.touched, 0);
+		atomic_fetch_add(&late.round, 1);
+		while (!atomic_load(&late.touched))
+			;
+		if (round < MEASURED) {
+			while (read(area.uffd, &message, sizeof(message)) < 0)
+				EXPECT_EQ(errno, EAGAIN);
+			late.to_sleep = MIN(late.to_sleep, ticks() - late.touched);
+		} else {
+			/* While the interrupt lasts, which is longer than the way to sleep. */
+			for (start = late.touched + late.to_sleep + hgm_random(2 * late.to_sleep); ticks() < start;)
+				;
+		}
+		hgm_continue(&area, late.offset, hgm_base);
+		for (end = now_ns() + patience * 1000000000L; atomic_load(&late.reads) <= round; sched_yield())
+			if (now_ns() > end)
+				HGM_FAIL("round %d: the reader is still asleep %d s after base page %zu was mapped", round,
+					 patience, late.offset / hgm_base);
+		drop_page(&area, 0, late.offset);
+	}
+	hgm_thread_join(reader);
+	hgm_expect_pieces(&area);
+	hgm_expect_mapcount(&area, 1);
 }
 
 HGM_CASE(rounded_readers_wake, "without UFFD_FEATURE_EXACT_ADDRESS readers of one piece of a page of which nothing is "
