@@ -121,8 +121,9 @@ def _snapshot(repo: KernelRepo, directory: Path, head: str, lineage: str) -> str
             # With the time of its last change: git reads again the files that changed in the same instant.
             shutil.copy2(users, kept)
             kept.chmod(0o600)
-            # A split index has its other half in the user's repository, where this git does not look.
+            _join(repo, kept, users.parent)
             if repo.git("ls-files", "--error-unmatch", "Makefile", index=kept, check=False).returncode:
+                # Damaged, or of a git to come: without one, every file is compared with HEAD.
                 kept.unlink()
             else:
                 _look_at_all(repo, directory, kept)
@@ -142,6 +143,15 @@ def _snapshot(repo: KernelRepo, directory: Path, head: str, lineage: str) -> str
             raise HostFault(f"the state of {directory} cannot be taken: {reason}", hint=disk_hint(reason))
         # The files that did not change are among the user's objects, hence "missing".
         return repo.git("write-tree", "--missing-ok", index=kept).stdout.strip()
+
+
+def _join(repo: KernelRepo, index: Path, place: Path) -> None:
+    """Make a split index whole. Its other half lies in `place`, the user's, but git looks for it where `repo` is."""
+    halves = [Path(shutil.copy2(half, repo.path)) for half in place.glob("sharedindex.*")]
+    if halves:
+        repo.git("update-index", "--no-split-index", index=index, check=False)
+    for half in halves:
+        half.unlink(missing_ok=True)
 
 
 def _look_at_all(repo: KernelRepo, directory: Path, index: Path) -> None:

@@ -163,12 +163,33 @@ def test_a_linked_worktree(tree: Path, tmp_path: Path) -> None:
     assert "mm/new.c" in listing(source)
 
 
-def test_a_bare_repository_and_a_split_index(tree: Path, tmp_path: Path) -> None:
+def test_a_bare_repository(tree: Path, tmp_path: Path) -> None:
     git(tmp_path, "clone", "--quiet", "--bare", "linux", "bare.git")
     assert resolve(SourceSpec(tree=tmp_path / "bare.git")).commit == git(tree, "rev-parse", "HEAD")
-    git(tree, "update-index", "--split-index")
-    (tree / "mm/hugetlb.c").write_text("int split;\n")
-    assert text_of(resolve(SourceSpec(tree=tree)), "mm/hugetlb.c") == "int split;\n"
+
+
+@pytest.mark.parametrize("place", ["linux", "side"])
+def test_a_split_index(tree: Path, tmp_path: Path, place: str) -> None:
+    git(tree, "worktree", "add", "--quiet", "../side")
+    there = tmp_path / place
+    git(there, "update-index", "--split-index")
+    git(there, "update-index", "--skip-worktree", "scripts/run.sh")
+    (there / "scripts/run.sh").unlink()
+    (there / "mm/hugetlb.c").write_text("int split;\n")
+    before = state(tree)
+    source = resolve(SourceSpec(tree=there))
+    assert state(tree) == before
+    assert text_of(source, "mm/hugetlb.c") == "int split;\n"
+    assert "scripts/run.sh" in listing(source)
+    assert not list(KernelRepo.open().path.glob("sharedindex.*"))
+
+
+def test_an_index_that_git_cannot_read_is_done_without(tree: Path) -> None:
+    (tree / ".git/index").write_bytes(b"DIRC of a git to come")
+    (tree / "mm/hugetlb.c").write_text("int changed;\n")
+    before = state(tree)
+    assert text_of(resolve(SourceSpec(tree=tree)), "mm/hugetlb.c") == "int changed;\n"
+    assert state(tree) == before
 
 
 def test_surrounding_git_variables_are_not_followed(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
