@@ -13,7 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness import accel, doctor, interrupts, record, trial
@@ -51,6 +51,13 @@ class Lap:
 
 
 @dataclass(slots=True)
+class _Kept:
+    """soak.json."""
+
+    laps: list[Lap] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class Laps:
     """All laps so far, on disk after each of them."""
 
@@ -60,13 +67,12 @@ class Laps:
     @classmethod
     def load(cls, path: Path) -> Laps:
         """Return what is kept in `path`; nothing, if it is not there. Raises what `record.load` does."""
-        laps = record.load(path, SCHEMA).get("laps", [])
-        return cls(path, [Lap(**one | {name: tuple(one[name]) for name in ("red", "options")}) for one in laps])
+        return cls(path, record.load(path, SCHEMA, _Kept).laps)
 
     def add(self, lap: Lap) -> None:
         """Keep a lap."""
         self.laps.append(lap)
-        record.save(self.path, SCHEMA, {"laps": [asdict(one) for one in self.laps]})
+        record.save(self.path, SCHEMA, _Kept(self.laps))
 
     def of(self, key: str, options: tuple[str, ...] | None = None) -> list[Lap]:
         """Return the laps with just this series and these guest tests, and, where they are given, these options."""

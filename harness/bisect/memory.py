@@ -6,9 +6,8 @@ git's own state is not kept: it follows from the judgements, and is made again f
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from harness import record
 from harness.bisect.failure import Failure, Judgement, Word
@@ -40,6 +39,14 @@ class Ends:
 
 
 @dataclass(slots=True)
+class _Kept:
+    """bisect.json."""
+
+    ends: Ends | None = None
+    trials: list[Trial] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class Memory:
     """Trials by commit. Every change is on disk, whole, before anything is done with it."""
 
@@ -50,10 +57,8 @@ class Memory:
     @classmethod
     def load(cls, path: Path) -> Memory:
         """Return what is kept in `path`; nothing, if it is not there. Raises what `record.load` does."""
-        data = record.load(path, SCHEMA)
-        trials = [_trial(one) for one in data.get("trials", [])]
-        ends = _ends(data["ends"]) if data.get("ends") else None
-        return cls(path, ends, {trial.commit: trial for trial in trials})
+        kept = record.load(path, SCHEMA, _Kept)
+        return cls(path, kept.ends, {trial.commit: trial for trial in kept.trials})
 
     def by_image(self, image: str) -> Trial | None:
         """Return a trial of the identical kernel image that was good or bad; one that told nothing is tried anew."""
@@ -67,14 +72,4 @@ class Memory:
 
     def save(self) -> None:
         """Write everything: whole or not at all. Raises HostFault if the disk is full."""
-        ends = asdict(self.ends) if self.ends else None
-        record.save(self.path, SCHEMA, {"ends": ends, "trials": [asdict(trial) for trial in self.trials.values()]})
-
-
-def _trial(data: dict[str, Any]) -> Trial:
-    told = data["judgement"]
-    return Trial(**data | {"judgement": Judgement(**told | {"word": Word(told["word"])})})
-
-
-def _ends(data: dict[str, Any]) -> Ends:
-    return Ends(**data | {"failure": Failure(**data["failure"]), "others": tuple(data["others"])})
+        record.save(self.path, SCHEMA, _Kept(self.ends, list(self.trials.values())))

@@ -182,7 +182,7 @@ def _known_failures(path: Path) -> list[Failure]:
     try:
         file = path / "results.json" if path.is_dir() else path
         found = [one for case in read(file).cases if (one := failures.failure_of(case))]
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"--same-as {path} cannot be read: {error!r}", hint="the results.json of a run") from error
     if not found:
         raise BadInput(f"in {file} no case has failed, so there is nothing to compare with")

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from harness import record
 from harness.errors import Exit
@@ -44,6 +43,14 @@ class Outcome:
 
 
 @dataclass(slots=True)
+class _Kept:
+    """mutants.json."""
+
+    bugs: list[Outcome] = field(default_factory=list)
+    baseline: dict[str, dict[str, Status]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class Record:
     """Everything that was found out so far. Every change is on disk, whole, before anything is done with it."""
 
@@ -55,11 +62,8 @@ class Record:
     @classmethod
     def load(cls, path: Path) -> Record:
         """Return what is kept in `path`; nothing, if it is not there. Raises what `record.load` does."""
-        data = record.load(path, SCHEMA)
-        outcomes = [_outcome(one) for one in data.get("bugs", [])]
-        told = data.get("baseline", {})
-        baseline = {kernel: {case: Status(word) for case, word in cases.items()} for kernel, cases in told.items()}
-        return cls(path, {one.place: one for one in outcomes}, baseline)
+        kept = record.load(path, SCHEMA, _Kept)
+        return cls(path, {one.place: one for one in kept.bugs}, kept.baseline)
 
     def add(self, outcome: Outcome) -> None:
         """Keep an outcome."""
@@ -68,8 +72,8 @@ class Record:
 
     def save(self) -> None:
         """Write mutants.json: whole or not at all. Raises HostFault if the disk is full."""
-        bugs = [asdict(self.outcomes[place]) for place in sorted(self.outcomes)]
-        record.save(self.path, SCHEMA, {"bugs": bugs, "baseline": self.baseline})
+        bugs = [self.outcomes[place] for place in sorted(self.outcomes)]
+        record.save(self.path, SCHEMA, _Kept(bugs, self.baseline))
 
 
 def exit_status(outcomes: Sequence[Outcome]) -> Exit:
@@ -150,9 +154,3 @@ def _name(case: str) -> str:
 
 def _seconds(outcome: Outcome) -> str:
     return "-" if outcome.red_s is None else f"{outcome.red_s:.0f} s"
-
-
-def _outcome(data: dict[str, Any]) -> Outcome:
-    told = data["judgement"]
-    told |= {"word": Word(told["word"]), "status": Exit(told["status"]), "cases": tuple(told["cases"])}
-    return Outcome(**data | {"judgement": Judgement(**told)})

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 SCHEMA = 2  # version of results.json; raised when a key changes its meaning or goes
 
@@ -80,7 +81,7 @@ class CaseResult(Attempt):
     @staticmethod
     def from_json(text: str) -> CaseResult:
         """Return what `to_json` has made into text."""
-        return case_from(json.loads(text))
+        return msgspec.json.decode(text, type=CaseResult)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,33 +119,14 @@ class RunResult:
 
 
 def read(path: Path) -> RunResult:
-    """Return the run that `write` wrote. Raises ValueError if the file is none of this schema."""
-    data = json.loads(path.read_text())
-    if data.pop("schema", None) != SCHEMA:
+    """Return the run that `write` wrote. Raises ValueError if the file is none of this schema, OSError.
+
+    Keys that this version does not know are passed over: a later one of the same schema may have added them.
+    """
+    data = json.loads(path.read_bytes())
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise ValueError(f"{path} is not of schema {SCHEMA}")
-    data["cases"] = [case_from(case) for case in data["cases"]]
-    data["fault"] = Fault(**_known(Fault, data["fault"])) if data.get("fault") else None
-    return RunResult(**_known(RunResult, data))
-
-
-def case_from(data: dict[str, Any]) -> CaseResult:
-    """Return the case result that was made plain data by `asdict`, and perhaps went through JSON."""
-    attempts = tuple(Attempt(**_known(Attempt, attempt) | _attempt(attempt)) for attempt in data["attempts"])
-    return CaseResult(**_known(CaseResult, data) | _attempt(data) | {"attempts": attempts})
-
-
-def _attempt(data: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "status": Status(data["status"]),
-        "findings": tuple(Finding(**_known(Finding, finding)) for finding in data["findings"]),
-        "diagnostics": tuple(data["diagnostics"]),
-        "shapes": tuple(map(tuple, data["shapes"])),
-    }
-
-
-def _known(kind: type[Any], data: dict[str, Any]) -> dict[str, Any]:
-    """Return what this version knows; a later one of the same schema may have added keys."""
-    return {item.name: data[item.name] for item in fields(kind) if item.name in data}
+    return msgspec.convert(data, RunResult)
 
 
 def together(results: Sequence[CaseResult]) -> CaseResult:

@@ -86,7 +86,7 @@ def load(path: Path) -> tuple[Path, RunResult]:
         return file.resolve().parent, results.read(file)
     except OSError as error:
         raise BadInput(f"{file}: {error.strerror}", hint="name the directory of a run, or its results.json") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(
             f"{file} holds no results that this version reads: {error}",
             hint=f"it reads results.json of schema {results.SCHEMA}, see docs/results.md",

@@ -164,6 +164,8 @@ def test_durations_are_recorded_and_others_are_kept(tmp_path: Path, capsys: pyte
         (["report", "RUN/broken.json"], "holds no results"),
         (["report", "RUN/list.json"], "holds no results"),
         (["report", "RUN/half.json"], "holds no results"),
+        (["report", "RUN/types.json"], "Expected `array`, got `int` - at `$.selected`"),
+        (["report", "RUN/deep.json"], "holds no results"),
         (["report", "RUN", "--json"], "--json without --against"),
         (["report", "RUN", "--results", "x"], "--results without --merge"),
         (["report", "--merge", "x", "--results", "RUN", "--against", "RUN"], "--against what --results replaces"),
@@ -182,6 +184,8 @@ def test_bad_input_is_one_message(
     (tmp_path / "run/broken.json").write_text('{"schema": ')
     (tmp_path / "run/list.json").write_text("[]")
     (tmp_path / "run/half.json").write_text('{"schema": 2, "cases": [{"id": "x"}]}')
+    (tmp_path / "run/types.json").write_text('{"schema": 2, "started": "", "command": [], "selected": 3}')
+    (tmp_path / "run/deep.json").write_text("[" * 100_000)
     assert main([word.replace("RUN", place) for word in words]) == Exit.BAD_INPUT
     errors = capsys.readouterr().err
     assert said in errors and "hint: " in errors and "Traceback" not in errors
