@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -86,10 +86,10 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def sources(directory: Path) -> str:
-    """Return a short content key of the patches and guest tests in a directory."""
+def sources(directory: Path, without: Collection[Path] = ()) -> str:
+    """Return a short content key of the patches and guest tests in a directory, but for those in `without`."""
     files = [file for file in sorted(directory.rglob("*")) if file.suffix in (".patch", ".c", ".h", ".py", ".sh")]
-    return digest(*(sha256(file) for file in files))
+    return digest(*(sha256(file) for file in files if file not in without))
 
 
 def sha256(path: Path) -> str:

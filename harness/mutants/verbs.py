@@ -75,11 +75,13 @@ def main(arguments: Sequence[str]) -> int:
         say(f"what was found out so far is kept: add --results {directory} to go on from here")
         raise
     finally:
-        keys = {bug.name: _key(bug) for bug in everything} if options.markdown else {}
-        # What was found out of another patch, or by other cases, is no news of these.
-        told = [one for one in record.outcomes.values() if one.key == keys.get(one.bug)]
-        if told:
-            options.markdown.write_text(markdown(told, datetime.date.today()))
+        if options.markdown:
+            bugs = {bug.name: bug for bug in everything}
+            # What was found out of another patch, or by other cases, is no news of these.
+            known = [one for one in record.outcomes.values() if one.bug in bugs]
+            told = [one for one in known if one.key == _key(bugs[one.bug], cases, one.judgement)]
+            if told:
+                options.markdown.write_text(markdown(told, datetime.date.today()))
     print(f"\n{summary(outcomes)}\nresults: {directory / 'mutants.json'}")
     return exit_status(outcomes)
 
@@ -96,9 +98,8 @@ class Mutants:
 
     def outcome(self, bug: Bug, arch: Arch) -> Outcome:
         """Return what becomes of `bug`; from the record, if it was caught before with all the same."""
-        key = _key(bug)
         known = self.record.outcomes.get((bug.name, arch.name))
-        if known and known.key == key and known.judgement.word is Word.CAUGHT:
+        if known and known.judgement.word is Word.CAUGHT and known.key == _key(bug, self.cases, known.judgement):
             return known
         place = self.record.path.parent / f"{bug.name}-{arch.name}"
         place.mkdir(exist_ok=True)
@@ -110,10 +111,10 @@ class Mutants:
             flavour=bug.flavour,
             stress_s=bug.stress_s,
             judgement=Judgement(word=Word.UNKNOWN, why="it was not tried", status=Exit.TESTS_FAILED),
-            key=key,
             directory=place.name,
         )
         made = self._try(bug, arch, made, place)
+        made = replace(made, key=_key(bug, self.cases, made.judgement))
         self.record.add(made)
         return made
 
@@ -214,9 +215,15 @@ def _asked(bugs: Sequence[Bug], name: str | None) -> Iterator[tuple[Bug, Arch]]:
                 yield bug, arch
 
 
-def _key(bug: Bug) -> str:
-    """Return what an outcome depends on: the patch, the series below it, and the guest tests."""
-    return digest(sha256(bug.path), sources(REFERENCE), sources(GUEST_TESTS))
+def _key(bug: Bug, cases: Sequence[Case], told: Judgement) -> str:
+    """Return what an outcome depends on: the patch, the series below it, and the guest tests.
+
+    If it was caught they are the programs that caught it, with the library: what another one says changes nothing.
+    """
+    idle: set[Path] = set()
+    if told.word is Word.CAUGHT:
+        idle = {case.program for case in cases} - {ROOT / case.partition("::")[0] for case in told.cases}
+    return digest(sha256(bug.path), sources(REFERENCE), sources(GUEST_TESTS, idle))
 
 
 def _id(case: Case) -> str:

@@ -12,6 +12,8 @@ import pytest
 
 from harness import trial
 from harness.arch import ARM64, X86_64
+from harness.guest.cases import Case
+from harness.mutants import verbs
 from harness.mutants.header import Bug
 from harness.mutants.outcome import Record
 from harness.mutants.verbs import Mutants, _asked, _sampled
@@ -33,6 +35,7 @@ class World:
     mutants: Mutants
     seeded: Status | None = Status.FAIL  # None: it has no result
     sound: Status | None = Status.PASS
+    case: str = "x"
     ran: list[str] = field(default_factory=list)  # the places of the runs
 
     def build(self, arguments: Sequence[str], log: Path, cwd: Path) -> Built:
@@ -47,8 +50,8 @@ class World:
         if status:
             findings = (NOT_OK,) if status is Status.FAIL else ()
             result.cases = [
-                CaseResult(id="x", category="mapcount", arch="x86_64", huge_page_size=2 << 20, claim="", status=status,
-                           findings=findings)
+                CaseResult(id=self.case, category="mapcount", arch="x86_64", huge_page_size=2 << 20, claim="",
+                           status=status, findings=findings)
             ]  # fmt: skip
         return result
 
@@ -82,6 +85,27 @@ def test_what_was_caught_is_not_tried_again_unless_the_patch_is_another(world: W
     world.bug.path.write_text("two")
     assert world.tried() is Word.CAUGHT
     assert world.ran[2:] == ["category"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "again"), [("lib/hgm.h", True), ("mapcount/a.c", True), ("mapcount/b.c", False), ("fork/c.py", False)]
+)
+def test_what_was_caught_is_tried_again_if_its_cases_are_others(
+    changed: str, again: bool, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verbs, "ROOT", tmp_path)
+    monkeypatch.setattr(verbs, "GUEST_TESTS", tmp_path)
+    for name in ("lib/hgm.h", "mapcount/a.c", "mapcount/b.c", "fork/c.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("one")
+    programs = [tmp_path / name for name in ("mapcount/a.c", "mapcount/b.c", "fork/c.py")]
+    world.mutants.cases = [Case(program=program, line=1, name="x", claim="", needs_hgm=True) for program in programs]
+    world.case = "mapcount/a.c::x[x86_64-2M]"
+    assert world.tried() is Word.CAUGHT
+    (tmp_path / changed).write_text("two")
+    ran = len(world.ran)
+    assert world.tried() is Word.CAUGHT
+    assert (len(world.ran) > ran) is again
 
 
 @pytest.mark.parametrize(("widen", "ran"), [(True, ["category", "all"]), (False, ["category"])])
