@@ -10,11 +10,10 @@ from pathlib import Path
 
 from harness import doctor
 from harness.errors import BadInput
-from harness.guest.cases import find
+from harness.guest.cases import known_cases
 from harness.image import WORKDIR
 from harness.options import OF_CASES, Parser, add_options, checked, given, kernel_request, refuse
 from harness.pagetable import probe
-from harness.paths import GUEST_TESTS
 from harness.process import say
 from harness.report.results import RunResult
 from harness.session import Run
@@ -42,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
         raise BadInput(f"a shell is in one guest, and --arch {options.arch} is {len(arches)}", hint="--arch arm64")
     (arch,) = arches
     doctor.ensure(arches)
-    programs = [path for path in sorted(GUEST_TESTS.glob("*/*.[cp]*")) if path.parent.name != "lib" and find(path)]
+    programs = list(dict.fromkeys(case.program for case in known_cases()))
     with tempfile.TemporaryDirectory(prefix="hgm-shell-") as place:
         run = Run(
             request=kernel_request(options, arch, Path.cwd()),

@@ -17,13 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness import accel, doctor, interrupts, record, trial
-from harness.errors import Exit
+from harness.errors import BadInput, Exit
+from harness.guest.cases import known_cases
 from harness.options import REFERENCE, Parser, at_least, expand, location, nonempty, writable
-from harness.paths import GUEST_TESTS, ROOT, digest, sources
+from harness.paths import GUEST_TESTS, ROOT, digest, sha256, sources
 from harness.process import end_group, say
 from harness.report.results import RED, RunResult, Status
 
-SCHEMA = 2  # of soak.json: raised when a key changes its meaning or goes
+SCHEMA = 3  # of soak.json: raised when a key changes its meaning or goes
 RUNS = 20
 WORKERS = 2
 SEEDS = 1 << 32  # what pytest-randomly takes
@@ -40,7 +41,8 @@ class Lap:
     load: float  # of the host over the last 15 minutes, at the end
     counts: dict[str, dict[str, int]]  # cases by architecture and status
     red: tuple[str, ...] = ()  # "id: status: first finding"
-    key: str = ""  # of what was run: the reference series and the guest tests
+    key: str = ""  # of what all cases have in common: the reference series and the library of the guest tests
+    programs: dict[str, str] = field(default_factory=dict)  # SHA-256 of each that has cases in it, by its path
     options: tuple[str, ...] = ()  # pytest's, without those for the kernel and the order
     release: str = ""  # of the kernel
 
@@ -48,6 +50,11 @@ class Lap:
     def cases(self) -> int:
         """How many cases it had."""
         return sum(sum(count.values()) for count in self.counts.values())
+
+    def alarms(self) -> list[str]:
+        """Return what is red, but for cases of programs that are others now."""
+        others = {program for program, content in self.programs.items() if content != _content(program)}
+        return [one for one in self.red if one.partition("::")[0] not in others]
 
 
 @dataclass(slots=True)
@@ -75,7 +82,7 @@ class Laps:
         record.save(self.path, SCHEMA, _Kept(self.laps))
 
     def of(self, key: str, options: tuple[str, ...] | None = None) -> list[Lap]:
-        """Return the laps with just this series and these guest tests, and, where they are given, these options."""
+        """Return the laps with just this series and this library, and, where they are given, these options."""
         return [lap for lap in self.laps if lap.key == key and options in (None, lap.options)]
 
 
@@ -88,8 +95,9 @@ def main(arguments: Sequence[str]) -> int:
         prog="hgm soak",
         usage="hgm soak [options] [-- PYTEST...]",
         description=(main.__doc__ or "").splitlines()[0],
-        epilog="Runs in DIR of an earlier call count if series, guest tests and options are the same: so the same "
-        "command goes on where it was. What follows -- goes to pytest, such as -k mapcount.",
+        epilog="Runs in DIR of an earlier call count if series, library and options are the same: so the same command "
+        "goes on where it was. Of a program that was changed since, the page says so; `-- PROGRAM` runs it alone. What "
+        "follows -- goes to pytest, such as -k mapcount.",
         allow_abbrev=False,
     )
     _add_options(parser.add_argument)
@@ -102,12 +110,16 @@ def main(arguments: Sequence[str]) -> int:
     doctor.ensure(arches)
     directory = trial.new_directory(options.results)
     laps = Laps.load(directory / "soak.json")
-    key = digest(sources(REFERENCE), sources(GUEST_TESTS))
+    key = _key()
     how = (f"--arch={options.arch}", f"-n{options.workers}", *rest)
     with _busy(options.load):
         try:
             while len(laps.of(key, how)) < options.runs:
-                laps.add(_lap(len(laps.laps) + 1, directory, key, how))
+                before = sources(GUEST_TESTS)
+                lap = _lap(len(laps.laps) + 1, directory, key, how)
+                if (_key(), sources(GUEST_TESTS)) != (key, before):
+                    raise BadInput(f"series or guest tests were changed during run {lap.number}, so it does not count")
+                laps.add(lap)
                 print(line(laps.laps[-1]), flush=True)
         except KeyboardInterrupt:
             say(f"what was run so far is kept: add --results {directory} to go on from here")
@@ -116,8 +128,8 @@ def main(arguments: Sequence[str]) -> int:
             if options.markdown and laps.of(key):
                 options.markdown.write_text(markdown(laps.of(key), datetime.date.today()))
     mine = laps.of(key, how)
-    print(f"\n{summary(mine)}\nresults: {laps.path}")
-    return Exit.TESTS_FAILED if any(lap.red for lap in mine) else Exit.OK
+    print("\n".join(["", summary(mine), *changed(mine), f"results: {laps.path}"]))
+    return Exit.TESTS_FAILED if any(lap.alarms() for lap in mine) else Exit.OK
 
 
 def line(lap: Lap) -> str:
@@ -139,7 +151,8 @@ def markdown(laps: Sequence[Lap], day: datetime.date) -> str:
         "host over the last 15 minutes of the run. *s*: how long it took, in seconds.",
     ]
     for options in dict.fromkeys(lap.options for lap in laps):
-        text += ["", f"## `{shlex.join(options)}`", "", *_table([lap for lap in laps if lap.options == options])]
+        some = [lap for lap in laps if lap.options == options]
+        text += ["", f"## `{shlex.join(options)}`", "", *_table(some), *(f"\n{one}" for one in changed(some))]
     return "\n".join(text) + "\n"
 
 
@@ -147,6 +160,13 @@ def summary(laps: Sequence[Lap]) -> str:
     """Return all laps in a line."""
     alarms, clean = sum(len(lap.red) for lap in laps), sum(not lap.red for lap in laps)
     return f"{len(laps)} runs, {clean} clean; {sum(lap.cases for lap in laps)} results of cases, {alarms} false alarms"
+
+
+def changed(laps: Sequence[Lap]) -> list[str]:
+    """Return a line for each program that was not in all these laps what it is now."""
+    programs = sorted({program for lap in laps for program in lap.programs if _content(program)})
+    same = {program: sum(lap.programs.get(program) == _content(program) for lap in laps) for program in programs}
+    return [f"{one} as it is now: {many} of {len(laps)} runs" for one, many in same.items() if many < len(laps)]
 
 
 def lap_of(
@@ -164,6 +184,8 @@ def lap_of(
     red += [f"{case}: has no result" for case in result.not_run]
     if not any(case.status is Status.PASS for case in result.cases):
         red.append("no case has passed")
+    names = [*(case.id for case in result.cases), *result.not_run]
+    programs = sorted({name.partition("::")[0] for name in names})
     return Lap(
         number=number,
         seed=seed,
@@ -173,9 +195,20 @@ def lap_of(
         counts={arch: dict(sorted(count.items())) for arch, count in sorted(counts.items())},
         red=tuple(red),
         key=key,
+        programs={program: _content(program) for program in programs},
         options=options,
         release=", ".join(sorted({str(kernel.get("release", "")) for kernel in result.kernels.values()})),
     )
+
+
+def _key() -> str:
+    """Return what all cases depend on: the series, and of guest_tests what is no program with cases."""
+    return digest(sources(REFERENCE), sources(GUEST_TESTS, {case.program for case in known_cases()}))
+
+
+def _content(program: str) -> str:
+    """Return the SHA-256 of a program as it is now; nothing if there is no such file."""
+    return sha256(ROOT / program) if (ROOT / program).is_file() else ""
 
 
 def _table(laps: Sequence[Lap]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from harness.arch import ARCHES, Arch, size_name
 from harness.errors import BadInput
+from harness.paths import GUEST_TESTS
 
 DEADLINE_S = 60
 STRESS = "stress"  # the category that runs for a time of the user's choice, and only if asked for
@@ -57,6 +58,13 @@ class Case:
         if self.arch not in ("", arch.name):
             return []
         return [size for size in arch.huge_page_sizes if not self.sizes or size_name(size) in self.sizes]
+
+
+def known_cases() -> list[Case]:
+    """Return every case of guest_tests, by the order of their programs. Raises BadInput as `find` does."""
+    files = (path for path in sorted(GUEST_TESTS.rglob("*")) if path.suffix in (".c", ".py"))
+    programs = (path for path in files if "lib" not in path.relative_to(GUEST_TESTS).parts)
+    return [case for program in programs for case in find(program)]
 
 
 def find(program: Path) -> list[Case]:

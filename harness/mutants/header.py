@@ -12,9 +12,9 @@ from pathlib import Path
 
 from harness.arch import ARCHES, Arch
 from harness.errors import BadInput
-from harness.guest.cases import STRESS, Case, find
+from harness.guest.cases import STRESS, Case
 from harness.kernel import series
-from harness.paths import GUEST_TESTS, ROOT
+from harness.paths import ROOT
 
 SEEDED = ROOT / "patches/seeded-bugs"
 TAG = "SEEDED BUG: "
@@ -51,13 +51,6 @@ class Bug:
 def rule(claim: str) -> str:
     """Return a claim without what it stands on, which is in brackets at its end."""
     return _SOURCE.sub("", " ".join(claim.split()))
-
-
-def known_cases() -> list[Case]:
-    """Return every guest case, read from the sources."""
-    files = (path for path in sorted(GUEST_TESTS.rglob("*")) if path.suffix in (".c", ".py"))
-    programs = (path for path in files if "lib" not in path.relative_to(GUEST_TESTS).parts)
-    return [case for program in programs for case in find(program)]
 
 
 def read_all(directory: Path, cases: Sequence[Case]) -> list[Bug]:

@@ -13,8 +13,8 @@ from pathlib import Path
 from harness import accel, doctor, trial
 from harness.arch import Arch
 from harness.errors import BadInput, Exit, GuestFault
-from harness.guest.cases import Case
-from harness.mutants.header import FLAVOURS, SEEDED, Bug, choose, known_cases, read_all, sample
+from harness.guest.cases import Case, known_cases
+from harness.mutants.header import FLAVOURS, SEEDED, Bug, choose, read_all, sample
 from harness.mutants.outcome import Outcome, Record, exit_status, line, markdown, summary
 from harness.mutants.verdict import Judgement, Word, judge, red
 from harness.options import REFERENCE, Parser, at_least, expand, location, nonempty, writable

@@ -16,8 +16,8 @@ from harness.arch import X86_64
 from harness.deadline import Deadline
 from harness.errors import GuestFault
 from harness.guest.build import Bundle
+from harness.guest.cases import known_cases
 from harness.guest.run import DYING_SECONDS, PARTING_SECONDS, Guest, Patience
-from harness.mutants.header import known_cases
 from harness.vm.machine import Machine
 from harness.vm.ssh import End, Outcome
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 import pytest
 
 from harness.arch import Arch
-from harness.mutants.header import SEEDED, Bug, known_cases, read_all
+from harness.guest.cases import known_cases
+from harness.mutants.header import SEEDED, Bug, read_all
 from harness.paths import ROOT
 
 PAGE = (ROOT / "docs/seeded-bugs.md").read_text()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import BadInput
-from harness.guest.cases import Case
-from harness.mutants.header import SEEDED, Bug, choose, known_cases, read, read_all, rule, sample
+from harness.guest.cases import Case, known_cases
+from harness.mutants.header import SEEDED, Bug, choose, read, read_all, rule, sample
 
 CASES = [
     Case(program=Path("guest_tests") / program, line=1, name=name, claim=claim, needs_hgm=True, arch=arch)

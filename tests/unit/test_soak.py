@@ -6,13 +6,15 @@ from __future__ import annotations
 import datetime
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness import doctor, soak, trial
 from harness.errors import BadInput, Exit
+from harness.guest import cases
 from harness.report.results import CaseResult, Finding, RunResult, Status
-from harness.soak import Lap, Laps, lap_of, line, main, markdown, summary
+from harness.soak import Lap, Laps, changed, lap_of, line, main, markdown, summary
 
 CLEAN = Lap(
     number=1, seed=7, started="2026-01-02T03:04:05+00:00", seconds=61.4, load=3.25,
@@ -82,6 +84,33 @@ def test_a_table_and_a_line_tell_of_red_ones() -> None:
     assert summary([CLEAN, RED]) == "2 runs, 1 clean; 8 results of cases, 1 false alarms"
 
 
+def test_what_a_program_said_before_it_was_changed_is_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(soak, "ROOT", tmp_path)
+    (tmp_path / "a.c").write_text("one")
+    (tmp_path / "b.c").write_text("one")
+    result = RunResult(started="2026-01-02T03:04:05+00:00", command=[], not_run=["b.c::lost[x86_64-2M]"])
+    result.cases.append(case("x", "x86_64", Status.FAIL))
+    lap = lap_of(result, number=1, seed=5, seconds=1.0, load=1.0, key="k", options=("-n2",))
+    assert set(lap.programs) == {"a.c", "b.c"}
+    assert (lap.alarms(), changed([lap, lap])) == (list(lap.red), [])
+    (tmp_path / "a.c").write_text("two")
+    later = replace(lap, programs=lap_of(result, number=2, seed=5, seconds=1.0, load=1.0, key="k", options=()).programs)
+    assert lap.alarms() == ["b.c::lost[x86_64-2M]: has no result", "no case has passed"]
+    assert later.alarms() == list(lap.red)
+    assert changed([lap, lap, later]) == ["a.c as it is now: 1 of 3 runs"]
+    page = markdown([lap, later], datetime.date(2026, 1, 3))
+    assert page.endswith(" |\n\na.c as it is now: 1 of 2 runs\n")
+    # One that is new was not in earlier runs; one that is gone is of no interest.
+    assert changed([lap, replace(lap, programs={})]) == [
+        "a.c as it is now: 0 of 2 runs",
+        "b.c as it is now: 1 of 2 runs",
+    ]
+    (tmp_path / "a.c").unlink()
+    assert changed([later]) == []
+
+
 @pytest.mark.parametrize("words", [["--runs", "0"], ["--workers", "0"], ["--load", "-1"], ["--wrong"]])
 def test_numbers_that_are_none_are_refused(words: list[str]) -> None:
     with pytest.raises(BadInput):
@@ -99,8 +128,15 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         result.cases += [case("a", "x86_64", Status.PASS), *[case("b", "x86_64", Status.FAIL)][: len(words) // 3]]
         return result
 
-    (tmp_path / "series").mkdir()
-    (tmp_path / "series/1.patch").write_text("one")
+    for name, text in (
+        ("series/1.patch", "one"),
+        ("guest_tests/lib/hgm.c", "one"),
+        ("guest_tests/fork/a.c", 'HGM_CASE(x, "claim") {}'),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(soak, "GUEST_TESTS", tmp_path / "guest_tests")
+    monkeypatch.setattr(cases, "GUEST_TESTS", tmp_path / "guest_tests")
     monkeypatch.setattr(soak, "REFERENCE", tmp_path / "series")
     monkeypatch.setattr(trial, "run_cases", run_cases)
     monkeypatch.setattr(doctor, "ensure", lambda arches: None)
@@ -115,10 +151,29 @@ def test_laps_of_the_same_count_and_no_others(tmp_path: Path, asked: list[list[s
 
     assert (laps(), laps()) == (2, 0)
     assert (laps("--workers=1"), laps("--arch=x86_64"), laps("--", "-k", "x")) == (2, 2, 2)
+    (tmp_path / "guest_tests/fork/a.c").write_text('HGM_CASE(x, "another claim") {}')
+    assert laps() == 0
+    (tmp_path / "guest_tests/lib/hgm.c").write_text("two")
+    assert laps() == 2
     (tmp_path / "series/1.patch").write_text("two")
     assert laps() == 2
     assert all({"--expect-hgm", f"--series={tmp_path / 'series'}"} <= set(words) for words in asked)
     assert asked[6][-2:] == ["-k", "x"]
+
+
+def test_a_run_during_which_guest_tests_were_changed_does_not_count(
+    tmp_path: Path, asked: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_cases = trial.run_cases
+
+    def changing(*words: Any, **more: Any) -> RunResult:
+        (tmp_path / "guest_tests/fork/a.c").write_text('HGM_CASE(y, "claim") {}')
+        return run_cases(*words, **more)
+
+    monkeypatch.setattr(trial, "run_cases", changing)
+    with pytest.raises(BadInput, match="were changed during run 1,"):
+        main([f"--results={tmp_path / 'results'}", "--runs=1"])
+    assert Laps.load(tmp_path / "results/soak.json").laps == []
 
 
 def test_a_red_lap_is_the_status_of_all(tmp_path: Path, asked: list[list[str]]) -> None:
