@@ -236,7 +236,10 @@ def _candidate(name: str) -> str:
     """Return the version of the package that apt would install, or "" if apt knows none."""
     if not shutil.which("apt-cache"):
         return ""
-    out = run(["apt-cache", "policy", name], env={**os.environ, "LC_ALL": "C"}, quiet=True, check=False).stdout
+    # Debian's container images tell apt to keep no index of its lists; each question would then read all of them anew.
+    index = f"Dir::Cache::pkgcache={cache_dir() / 'apt.bin'}"
+    words = ["apt-cache", "-o", index, "policy", name]
+    out = run(words, env={**os.environ, "LC_ALL": "C"}, quiet=True, check=False).stdout
     found = re.search(r"^\s*Candidate: (\S+)", out, re.MULTILINE)
     return found[1] if found and found[1] != "(none)" else ""
 
