@@ -17,6 +17,7 @@ from harness.paths import ROOT
 
 KCONFIGS = ROOT / "kconfigs"
 HGM = "CONFIG_HUGETLB_HIGH_GRANULARITY_MAPPING"
+TUNING = "tuning"  # the fragment of what no verdict depends on
 FLAVOURS = {"fast": ("fast",), "debug": ("fast", "debug")}
 # What a kernel built elsewhere must have, by fragment, and why.
 DEMANDED = {"boot": "to boot", "tests": "for the tests"}
@@ -40,6 +41,11 @@ class Lost:
     got: str
     fragment: str
 
+    @property
+    def symbol(self) -> str:
+        """Its name as Kconfig files have it."""
+        return self.name.removeprefix("CONFIG_")
+
 
 def fragments(arch: Arch, flavour: str, *, hgm: bool, hvo: bool, extra: Sequence[Path] = ()) -> tuple[Fragment, ...]:
     """Return the fragments for a kernel, in the order in which they are merged: the user's come last and win.
@@ -49,7 +55,7 @@ def fragments(arch: Arch, flavour: str, *, hgm: bool, hvo: bool, extra: Sequence
     """
     if flavour not in FLAVOURS:
         raise BadInput(f"unknown kernel flavour {flavour!r}", hint=f"known: {', '.join(FLAVOURS)}")
-    names = ["tuning", *DEMANDED, "observe", *FLAVOURS[flavour], *(["hgm"] if hgm else [])]
+    names = [TUNING, *DEMANDED, "observe", *FLAVOURS[flavour], *(["hgm"] if hgm else [])]
     return (*(_render(name, arch, flavour, hvo=hvo) for name in names), *(read(path) for path in extra))
 
 
@@ -64,7 +70,7 @@ def read(path: Path) -> Fragment:
                 f"{path}:{number}: {line.strip()!r} is no kconfig line",
                 hint="CONFIG_NAME=y, or # CONFIG_NAME is not set",
             )
-    return Fragment(path.name, "\n".join(line.rstrip() for line in text.splitlines()) + "\n")
+    return Fragment(str(path), "\n".join(line.rstrip() for line in text.splitlines()) + "\n")
 
 
 def parse(text: str) -> dict[str, str]:
@@ -89,14 +95,16 @@ def lost(pieces: Sequence[Fragment], config: Mapping[str, str]) -> list[Lost]:
 def check(pieces: Sequence[Fragment], config: Mapping[str, str], tree: Path, srcarch: str) -> str:
     """Raise BadInput that names each lost option, the value asked for and got, and what it depends on.
 
-    High-granularity mapping is the one exception: a series may have it for one architecture only. Then the reason is
-    returned (else ""), and whoever expects the feature asks the kernel.
+    There are two exceptions. What only makes the kernel quicker may be unknown to the tree: Linux 6.12 has no EMBEDDED
+    any more. And a series may have high-granularity mapping for one architecture only: then the reason is returned
+    (else ""), and whoever expects the feature asks the kernel.
     """
-    gone = lost(pieces, config)
-    if not gone:
+    if not lost(pieces, config):
         return ""
     entries = kconfig.read_entries(tree, srcarch)
-    said = {item.name: kconfig.explain(item.name.removeprefix("CONFIG_"), entries, config) for item in gone}
+    known = {symbol for symbol, entry in entries.items() if entry.places}
+    gone = [item for item in lost(pieces, config) if item.fragment != TUNING or item.symbol in known]
+    said = {item.name: kconfig.explain(item.symbol, entries, config) for item in gone}
     excused = ""
     if HGM in said and re.search(r"\bARCH_\w+=n", said[HGM]):
         excused = f"{HGM} cannot be had for this architecture: it {said[HGM]}"

@@ -129,8 +129,8 @@ def test_options_that_depend_on_flavour_and_source() -> None:
 def test_the_users_fragment_wins(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("# CONFIG_DEBUG_VM is not set\nCONFIG_LOG_BUF_SHIFT=20  \n")
     asked = requested(fragments(X86_64, "fast", hgm=False, hvo=True, extra=[tmp_path / "mine"]))
-    assert asked["CONFIG_DEBUG_VM"] == ("n", "mine")
-    assert asked["CONFIG_LOG_BUF_SHIFT"] == ("20", "mine")
+    assert asked["CONFIG_DEBUG_VM"] == ("n", str(tmp_path / "mine"))
+    assert asked["CONFIG_LOG_BUF_SHIFT"] == ("20", str(tmp_path / "mine"))
 
 
 def test_bad_fragments_and_flavours(tmp_path: Path) -> None:
@@ -167,6 +167,16 @@ def test_a_vanished_option_is_named_with_what_it_depends_on(tree: Path) -> None:
     assert "depends on RUNTIME; depends on DEBUG_FS; depends on LATE (RUNTIME=n, DEBUG_FS=y, LATE=n)" in lkdtm
     assert "no such option" in nothing
     assert "is (LKDTM && X86) || CMA (LKDTM=n, X86=y, CMA=n)" in free
+
+
+def test_what_only_makes_it_quicker_may_be_unknown_to_the_tree(tree: Path) -> None:
+    gone = Fragment("tuning", "CONFIG_EMBEDDED=y\n")
+    assert check((gone,), {}, tree, "x86") == ""
+    with pytest.raises(BadInput, match=r"EMBEDDED: asked y .*no such option"):
+        check((Fragment("observe", gone.text),), {}, tree, "x86")
+    with pytest.raises(BadInput) as caught:
+        check((gone, Fragment("tuning", "CONFIG_LKDTM=y\n")), {}, tree, "x86")
+    assert "CONFIG_LKDTM" in str(caught.value) and "EMBEDDED" not in str(caught.value)
 
 
 def test_hgm_may_be_for_one_architecture_only(tree: Path) -> None:
