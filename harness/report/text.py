@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
-from harness.report.results import RED, RunResult, crashes, table
+from collections import Counter
+from collections.abc import Iterable
+
+from harness.report.results import RED, Finding, RunResult, crashes, table
 from harness.report.whole import cut_short
 
 
@@ -25,7 +28,28 @@ def failures(result: RunResult) -> list[str]:
     lines = []
     for case in sorted((case for case in result.cases if case.red), key=lambda case: RED.index(case.status)):
         lines.append(f"{case.status.upper()}: {case.id}")
-        lines += [f"- {finding.message}" for finding in case.findings]
+        for finding, more in distinct(case.findings):
+            lines += [f"- {finding.message}", *again(more)]
         lines += [f"- passes, but was {case.reason}"] if case.status == "xpass" else []
     reason = cut_short(result)
     return lines + ([f"cut short: {reason}"] if reason else [])
+
+
+def distinct(findings: Iterable[Finding]) -> list[tuple[Finding, int]]:
+    """Return the findings, of complaints of the kernel that are alike the first one only, and how many more there are.
+
+    A kernel that has lost its way says the same for each base page of a huge page.
+    """
+    more: Counter[str] = Counter()
+    first = []
+    for finding in findings:
+        alike = finding.fingerprint if finding.kind == "splat" else ""
+        if not alike or not more[alike]:
+            first.append(finding)
+        more[alike] += 1
+    return [(finding, more[finding.fingerprint] - 1 if finding.kind == "splat" else 0) for finding in first]
+
+
+def again(more: int) -> list[str]:
+    """Return what is said below a finding that has so many more like it."""
+    return [f"  and {more} more like it"] if more > 0 else []

@@ -63,6 +63,22 @@ def test_a_splat_elsewhere_is_another() -> None:
 
 
 @pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("BUG: Bad page state in process numa  pfn:05a40", "BUG: Bad page state in process python3  pfn:2c4c3"),
+        ("BUG kmalloc-64 (Not tainted): Redzone overwritten", "BUG kmalloc-64 (Tainted: G  B): Redzone overwritten"),
+        ("INFO: task numa:71 blocked for more than 30 seconds.", "INFO: task x/1:9 blocked for more than 61 seconds."),
+        ("BUG: soft lockup - CPU#1 stuck for 22s! [kworker/1:71]", "BUG: soft lockup - CPU#0 stuck for 9s! [races:7]"),
+        ("BUG: scheduling while atomic: swapper/0/1/0x00000002", "BUG: scheduling while atomic: numa/80/0x00000004"),
+        ("WARNING: mm/gup.c:7 at follow+0x1/0x2, CPU#0: a/1", "WARNING: mm/gup.c:9 at follow+0x4/0x9, CPU#1: b b/22"),
+    ],
+)
+def test_a_splat_is_the_same_in_another_process_and_on_another_page(one: str, two: str) -> None:
+    first, second = (Finding(kind="splat", message=f"oops: {title}", evidence=title) for title in (one, two))
+    assert fingerprint(first) == fingerprint(second)
+
+
+@pytest.mark.parametrize(
     ("one", "two", "same"),
     [
         ("exited with 139: killed by SIGSEGV", "exited with 134: killed by SIGABRT", False),

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: MIT
+"""What a terminal shows of findings that are alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.report.results import CaseResult, Finding, RunResult, Status
+from harness.report.text import failures
+from harness.running import evidence
+from harness.verdict.fingerprint import known
+
+
+def splat(title: str) -> Finding:
+    return known(Finding(kind="splat", message=f"oops: {title}", evidence=f"{title}\npage: refcount:0"))
+
+
+def case(*findings: Finding) -> CaseResult:
+    return CaseResult(
+        id="guest_tests/compat/numa.c::soft_offline_whole[x86_64-2M]", category="compat", arch="x86_64",
+        huge_page_size=2 << 20, claim="", status=Status.CRASH, findings=findings,
+    )  # fmt: skip
+
+
+BAD = [splat(f"BUG: Bad page state in process numa  pfn:05a4{number}") for number in range(4)]
+OTHER = splat("BUG: Bad page map in process numa  pte:8000000012345 pmd:12345678")
+NOT_OK = [Finding(kind="ktap", message=f"not ok: {name}") for name in ("one", "two")]
+
+
+def test_complaints_that_are_alike_are_told_once_and_counted() -> None:
+    told = evidence(case(BAD[0], NOT_OK[0], *BAD[1:3], OTHER, NOT_OK[1], BAD[3]), Path("results"))
+    assert told.splitlines()[2:-1] == [
+        f"- {BAD[0].message}",
+        "  and 3 more like it",
+        *(f"    {line}" for line in BAD[0].evidence.splitlines()),
+        "- not ok: one",
+        f"- {OTHER.message}",
+        *(f"    {line}" for line in OTHER.evidence.splitlines()),
+        "- not ok: two",
+    ]
+
+
+def test_a_report_tells_them_once_too() -> None:
+    result = RunResult(started="", command=[], cases=[case(*BAD)])
+    assert failures(result)[1:3] == [f"- {BAD[0].message}", "  and 3 more like it"]
