@@ -132,5 +132,5 @@ class Supply:
             raise GuestFault(
                 f"the {self.spec.arch.name} kernel complains while it boots, so no case on it can be trusted: "
                 f"{complaints[0].title}",
-                hint=f"its console: {console}",
+                hint=f"its console: {console}; other pools (--huge-pages) or options (--kconfig) may avoid it",
             )
