@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 
 from harness.report.results import RED, Finding, RunResult, crashes, table
@@ -40,14 +39,13 @@ def distinct(findings: Iterable[Finding]) -> list[tuple[Finding, int]]:
 
     A kernel that has lost its way says the same for each base page of a huge page.
     """
-    more: Counter[str] = Counter()
-    first = []
-    for finding in findings:
-        alike = finding.fingerprint if finding.kind == "splat" else ""
-        if not alike or not more[alike]:
-            first.append(finding)
-        more[alike] += 1
-    return [(finding, more[finding.fingerprint] - 1 if finding.kind == "splat" else 0) for finding in first]
+    first: dict[str, tuple[Finding, int]] = {}
+    for number, finding in enumerate(findings):
+        # What has no fingerprint is like nothing else.
+        alike = finding.fingerprint if finding.kind == "splat" and finding.fingerprint else f"{number}"
+        before = first.get(alike)
+        first[alike] = (before[0], before[1] + 1) if before else (finding, 0)
+    return list(first.values())
 
 
 def again(more: int) -> list[str]:

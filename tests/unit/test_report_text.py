@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.report.results import CaseResult, Finding, RunResult, Status
-from harness.report.text import failures
+from harness.report.text import distinct, failures
 from harness.running import evidence
 from harness.verdict.fingerprint import known
 
@@ -43,3 +43,8 @@ def test_complaints_that_are_alike_are_told_once_and_counted() -> None:
 def test_a_report_tells_them_once_too() -> None:
     result = RunResult(started="", command=[], cases=[case(*BAD)])
     assert failures(result)[1:3] == [f"- {BAD[0].message}", "  and 3 more like it"]
+
+
+def test_what_has_no_fingerprint_is_like_nothing_else() -> None:
+    bare = Finding(kind="splat", message="oops: BUG: a")
+    assert distinct([*NOT_OK, bare, bare, *NOT_OK]) == [(one, 0) for one in (*NOT_OK, bare, bare, *NOT_OK)]
