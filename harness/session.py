@@ -79,16 +79,18 @@ class Run:
         )
         supply = Supply(
             spec=spec, bundle=bundle, fresh=self.fresh, directory=self.directory, stress_s=self.stress_s,
-            keep=Keep(memory=self.dump_memory, guest=self.pause is not None),
+            keep=Keep(memory=self.dump_memory, guest=self.pause is not None), expected=self.expected,
+            release=kernel.release,
         )  # fmt: skip
         supply.prepare()
         self._supplies[arch.name], self._kernels[arch.name] = supply, kernel
         notes = [note for (name, _), suite in self.suites.items() if name == arch.name for note in suite.notes]
         for note in notes:
             say(note)
+        supply.notes[:0] = [*kernel.notes, *notes]
         self.result.kernels[arch.name] = kernel.to_json() | {
             "config_sha256": sha256(kernel.config) if kernel.config else None,
-            "notes": [*kernel.notes, *notes],
+            "notes": supply.notes,
         }
         self.result.machines[arch.name] = {
             "accelerator": spec.accelerator.name,

@@ -14,6 +14,7 @@ from harness.guest.cases import Case
 from harness.guest.run import Guest, Keep, settle
 from harness.process import say
 from harness.verdict import splats
+from harness.verdict.expected import BOOT, Expected, at_boot
 from harness.vm import machine, template
 from harness.vm.command import VmSpec
 from harness.vm.machine import Machine
@@ -38,9 +39,12 @@ class Supply:
     directory: Path  # for the consoles of boots
     stress_s: int = 0
     keep: Keep = field(default_factory=Keep)
+    expected: tuple[Expected, ...] = ()
+    release: str = ""  # of the kernel, for the entries of `expected`
     template: Template | None = None
     boot_seconds: list[float] = field(default_factory=list)  # of each guest that was booted, until ssh worked
     clone_seconds: list[float] = field(default_factory=list)  # and of each that was cloned
+    notes: list[str] = field(default_factory=list)  # on how its kernel boots, beside what was expected of that
     _guest: Guest | None = None
     _used_for: Path | None = None  # the program of the last case
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -128,9 +132,15 @@ class Supply:
         return guest
 
     def _trust(self, log: str, console: Path) -> None:
-        if complaints := splats.find(log):
+        arch = self.spec.arch.name
+        strange, notes = at_boot(splats.find(log), self.expected, arch=arch, release=self.release)
+        if strange:
             raise GuestFault(
-                f"the {self.spec.arch.name} kernel complains while it boots, so no case on it can be trusted: "
-                f"{complaints[0].title}",
-                hint=f"its console: {console}; other pools (--huge-pages) or options (--kconfig) may avoid it",
+                f"the {arch} kernel complains while it boots, so no case on it can be trusted: {strange[0].title}",
+                hint=f"its console: {console}; other pools (--huge-pages) or options (--kconfig) may avoid it, and "
+                f'--expected-failures may list it as the case "{BOOT}[{arch}]"',
             )
+        for note in dict.fromkeys(notes):
+            if note not in self.notes:
+                say(note)
+                self.notes.append(note)

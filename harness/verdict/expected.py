@@ -13,8 +13,10 @@ from pathlib import Path
 
 from harness.errors import BadInput
 from harness.report.results import SECONDARY, Attempt, CaseResult, Finding, Status
+from harness.verdict.splats import Splat
 
 FAILED = (Status.FAIL, Status.CRASH, Status.HANG, Status.FLAKY)
+BOOT = "boot"  # what an entry names in place of a case, with an architecture, for the boot of a kernel
 EXAMPLE = 'case = "guest_tests/fork/*[arm64-*]", reason = "why, and where it is discussed", revisit = 2027-06-30'
 
 
@@ -22,7 +24,7 @@ EXAMPLE = 'case = "guest_tests/fork/*[arm64-*]", reason = "why, and where it is 
 class Expected:
     """One entry of the list."""
 
-    case: str  # the id of a case; * stands for anything, as does ? for one character
+    case: str  # the id of a case, or boot[ARCH]; * stands for anything, as does ? for one character
     reason: str
     revisit: datetime.date  # from this day on it counts as a failure again
     finding: re.Pattern[str]  # searched in each finding that is no consequence; empty: whatever was found
@@ -69,6 +71,35 @@ def apply(
         message = f"was expected until {entry.revisit}, which has come: {entry.reason}"
         return replace(result, findings=(*result.findings, Finding(kind="expected", message=message)))
     return result
+
+
+def at_boot(
+    complaints: Sequence[Splat],
+    expected: Sequence[Expected],
+    *,
+    arch: str,
+    release: str,
+    today: datetime.date | None = None,
+) -> tuple[list[Splat], list[str]]:
+    """Return what a kernel of `arch` complains of while it boots that is not on the list, and what to say of the list.
+
+    Only entries for `boot[ARCH]` are for that: one for all cases is not meant to trust a kernel less. That there is no
+    complaint for an entry is only said: a series or a bisection may go from kernels that complain to those that do not.
+    """
+    today = today or datetime.datetime.now(datetime.UTC).date()
+    place = f"{BOOT}[{arch}]"
+    entries = [
+        entry
+        for entry in expected
+        if entry.case.startswith(f"{BOOT}[") and _matches(entry.case, place)
+        if fnmatch.fnmatchcase(release, entry.kernel) and today < entry.revisit
+    ]
+    met = [[entry for entry in entries if entry.finding.search(f"{one.kind}: {one.title}")] for one in complaints]
+    notes = []
+    for entry in entries:
+        words = "complains while it boots, as" if any(entry in some for some in met) else "boots without what"
+        notes.append(f"the {arch} kernel {words} is expected until {entry.revisit}: {entry.reason}")
+    return [one for one, some in zip(complaints, met, strict=True) if not some], notes
 
 
 def _fails_as(entry: Expected, attempt: Attempt) -> bool:

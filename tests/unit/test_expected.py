@@ -12,7 +12,8 @@ import pytest
 
 from harness.errors import BadInput
 from harness.report.results import CaseResult, Finding, Status, together
-from harness.verdict.expected import apply, read
+from harness.verdict import splats
+from harness.verdict.expected import apply, at_boot, read
 
 CASE = "guest_tests/fork/tables.c::lazy[x86_64-2M]"
 ENTRY = """
@@ -120,3 +121,44 @@ def test_a_list_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(BadInput, match="pipe is not a file"):
         read(tmp_path / "pipe")
+
+
+WARNS = "[ 0.6] WARNING: CPU: 1 PID: 25 at ../src/mm/hugetlb_vmemmap.c:223 vmemmap_remap_pte+0x6e/0x2a0\n"
+OOPSES = "[ 0.7] BUG: Bad page state in process init  pfn:00001\n"
+BOOT = """
+[[expected]]
+case = "boot[x86_64]"
+reason = "under discussion"
+finding = "vmemmap_remap_pte"
+kernel = "6.12.*"
+revisit = 2027-01-31
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "arch", "release", "day", "strange", "said"),
+    [
+        (WARNS, "x86_64", "6.12.117-hgm", DAY, 0, ["complains while it boots, as is expected until 2027-01-31: under"]),
+        (WARNS + OOPSES, "x86_64", "6.12.117-hgm", DAY, 1, ["complains while it boots"]),
+        ("", "x86_64", "6.12.117-hgm", DAY, 0, ["boots without what is expected"]),
+        (WARNS, "arm64", "6.12.117-hgm", DAY, 1, []),
+        (WARNS, "x86_64", "6.1.192-hgm", DAY, 1, []),
+        (WARNS, "x86_64", "6.12.117-hgm", datetime.date(2027, 1, 31), 1, []),
+    ],
+)
+def test_a_complaint_at_boot_may_be_on_the_list(
+    tmp_path: Path, log: str, arch: str, release: str, day: datetime.date, strange: int, said: list[str]
+) -> None:
+    (tmp_path / "expected.toml").write_text(BOOT)
+    entries = read(tmp_path / "expected.toml")
+    left, notes = at_boot(splats.find(log), entries, arch=arch, release=release, today=day)
+    assert len(left) == strange
+    assert [note for note, words in zip(notes, said, strict=True) if words in note] == notes
+
+
+def test_an_entry_of_all_cases_trusts_no_boot(tmp_path: Path) -> None:
+    (tmp_path / "expected.toml").write_text(BOOT.replace("boot[x86_64]", "*"))
+    left, notes = at_boot(
+        splats.find(WARNS), read(tmp_path / "expected.toml"), arch="x86_64", release="6.12.117-hgm", today=DAY
+    )
+    assert (len(left), notes) == (1, [])

@@ -124,9 +124,10 @@ def test_a_guest_that_has_died_is_not_used_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cloned", [True, False])
+@pytest.mark.parametrize("listed", [True, False])
 @pytest.mark.parametrize("complains", [True, False])
-def test_a_kernel_that_complains_while_it_boots_is_not_trusted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complains: bool, cloned: bool
+def test_a_kernel_that_complains_while_it_boots_is_not_trusted_unless_that_is_expected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complains: bool, listed: bool, cloned: bool
 ) -> None:
     log = "[ 0.1] WARNING: CPU: 0 PID: 1 at mm/hugetlb.c:1 hugetlb_init+0x1/0x2\n" if complains else "[ 0.1] fine\n"
     booted = SimpleNamespace(ready_seconds=1.0)
@@ -137,9 +138,23 @@ def test_a_kernel_that_complains_while_it_boots_is_not_trusted(
     anything: Any = None
     accelerator: Any = SimpleNamespace(name="tcg")
     spec = VmSpec(arch=X86_64, accelerator=accelerator, kernel=Path("k"), image=anything, pools=())
-    supply = Supply(spec=spec, bundle=anything, fresh=Fresh.RUN, directory=tmp_path)
-    with pytest.raises(GuestFault, match="complains while it boots") if complains else contextlib.nullcontext():
+    entry = Expected(
+        case="boot[x86_64]",
+        reason="known",
+        revisit=datetime.date.max,
+        finding=re.compile("hugetlb_init"),
+        kernel="6.12.*",
+    )
+    supply = Supply(
+        spec=spec, bundle=anything, fresh=Fresh.RUN, directory=tmp_path, expected=(entry,) * listed, release="6.12.1"
+    )
+    with (
+        pytest.raises(GuestFault, match="complains while it boots")
+        if complains and not listed
+        else contextlib.nullcontext()
+    ):
         supply.prepare() if cloned else supply.take(CASE)
+        assert len(supply.notes) == listed
 
 
 class Moody(FakeGuest):
