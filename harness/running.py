@@ -56,16 +56,15 @@ def give_up(config: pytest.Config, error: HarnessError) -> NoReturn:
 
 def evidence(result: CaseResult, directory: Path) -> str:
     """Return the text of a failure: status, claim, each finding with what it stands on, and where the files are."""
-    from harness.report import text
+    from harness.report.results import distinct
 
     lines = [f"{result.status.upper()}: {result.id}", f"claim: {result.claim}"]
     if result.attempts:
         lines.append(f"run {len(result.attempts)} times: {', '.join(one.status for one in result.attempts)}")
     if result.status == "xpass":
         lines.append(f"- passes, but was {result.reason}; take it off the list of expected failures")
-    for finding, more in text.distinct(result.findings):
-        lines += [f"- {finding.message}", *text.again(more)]
-        lines += [f"    {line}" for line in finding.evidence.splitlines()[:60]]
+    for finding in distinct(result.findings):
+        lines += [f"- {finding.message}", *(f"    {line}" for line in finding.evidence.splitlines()[:60])]
     lines.append(f"files: {directory / result.directory}")
     return "\n".join(lines)
 

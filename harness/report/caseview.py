@@ -14,7 +14,7 @@ from urllib.parse import quote
 from harness.arch import ARCHES, KIB, size_name
 from harness.report.excerpt import Excerpt, excerpt
 from harness.report.picture import Album, Picture
-from harness.report.results import Attempt, CaseResult, Finding, Status
+from harness.report.results import Attempt, CaseResult, Finding, Status, distinct
 
 CONSOLE_ROOM = 1_500_000  # characters of all consoles in a report
 EVIDENCE_ROOM = 1_000_000  # and of all evidence
@@ -167,7 +167,7 @@ class Viewer:
         return AttemptView(
             number=number,
             attempt=attempt,
-            findings=tuple(map(self._finding, attempt.findings)),
+            findings=tuple(map(self._finding, distinct(attempt.findings))),
             notes=tuple(notes),
             story=self._story(attempt.shapes, case),
             files=tuple((name, _link(attempt.directory, name)) for name in self._names(attempt.directory)),

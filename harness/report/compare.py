@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.errors import Exit
-from harness.report.results import CaseResult, RunResult, Status
+from harness.report.results import CaseResult, RunResult, Status, distinct
 from harness.report.whole import cut_short, facts
 
 # What is shorter than the floor, or less of a change than the ratio, is the noise of a busy machine.
@@ -127,7 +127,7 @@ def _fingerprints(case: CaseResult) -> set[tuple[str, str]]:
 
 
 def _reason(case: CaseResult) -> str:
-    return "\n".join(finding.message for finding in case.findings) or case.reason
+    return "\n".join(finding.message for finding in distinct(case.findings)) or case.reason
 
 
 def _accelerator(result: RunResult, arch: str) -> str:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.report.results import RED, RunResult, Status
+from harness.report.results import RED, RunResult, Status, distinct
 from harness.report.text import failures
 from harness.report.whole import cut_short, facts, split
 
@@ -36,7 +36,7 @@ def errors(result: RunResult) -> Iterator[str]:
     room = SHOWN - bool(reason)
     shown = red if len(red) <= room else red[: room - 1]
     for case in shown:
-        said = [finding.message for finding in case.findings] or [case.reason]
+        said = [finding.message for finding in distinct(case.findings)] or [case.reason]
         yield _error("\n".join(said), title=f"{case.status}: {case.id}", file=split(case.id)[0])
     if len(red) > len(shown):
         yield _error("they stand in the report", title=f"{len(red) - len(shown)} further cases are red")

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 
 from harness.arch import size_name
-from harness.report.results import CaseResult, RunResult, Status
+from harness.report.results import CaseResult, RunResult, Status, distinct
 from harness.report.whole import NOT_RUN, arch_of, cut_short, facts, split
 
 # Element and type of each status; readers know failures (the kernel's or the case's) and errors (nobody could tell).
@@ -78,7 +78,7 @@ def _case(case: CaseResult, known: dict[str, str]) -> ET.Element:
     own |= {"huge_page_size": size_name(case.huge_page_size)} if case.huge_page_size else {}
     _properties(element, known | own | {"status": case.status, "directory": case.directory})
     if tag := _OUTCOME[case.status]:
-        message = case.reason or "; ".join(finding.message for finding in case.findings) or case.status
+        message = case.reason or "; ".join(finding.message for finding in distinct(case.findings)) or case.status
         if case.status is Status.XFAIL:
             message = f"failed as expected {message}"
         outcome = ET.SubElement(element, tag, message=legal(message), type=str(case.status))
@@ -91,14 +91,14 @@ def _case(case: CaseResult, known: dict[str, str]) -> ET.Element:
 
 def _words(case: CaseResult) -> Iterable[str]:
     yield f"claim: {case.claim}"
-    for finding in case.findings:
+    for finding in distinct(case.findings):
         yield finding.message
         yield from finding.evidence.splitlines()
 
 
 def _attempts(case: CaseResult) -> Iterable[str]:
     for number, attempt in enumerate(case.attempts, start=1):
-        said = "; ".join(finding.message for finding in attempt.findings) or attempt.reason
+        said = "; ".join(finding.message for finding in distinct(attempt.findings)) or attempt.reason
         yield f"time {number}: {attempt.status}, {attempt.seconds:.3f} s" + (f": {said}" if said else "")
         yield from (f"  {line}" for line in attempt.diagnostics)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.arch import size_name
 from harness.errors import Exit
-from harness.report.results import CaseResult, RunResult, Status
+from harness.report.results import CaseResult, RunResult, Status, distinct
 from harness.report.whole import NOT_RUN, arch_of, cut_short, facts, split
 
 ORIGIN = "hgm"
@@ -105,7 +105,7 @@ def _test(result: RunResult, case: CaseResult, build: str) -> dict[str, Any]:
     if status == "ERROR" and any(finding.kind == "splat" for finding in case.findings):
         status = "FAIL"  # it did not end, and the kernel has said why
     test = _common(result, case.id, _path(case.id), status, build) | {"duration": case.seconds}
-    lines = [line for finding in case.findings for line in (finding.message, *finding.evidence.splitlines())]
+    lines = [line for finding in distinct(case.findings) for line in (finding.message, *finding.evidence.splitlines())]
     if lines:
         test["log_excerpt"] = _clean("\n".join(lines))[:EXCERPT]
     test["misc"] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.report.results import CaseResult, RunResult, Status
+from harness.report.results import CaseResult, RunResult, Status, distinct
 from harness.report.whole import NOT_RUN, arch_of, cut_short, facts, split
 
 # What the kernel's kunit_parser.py goes by is ok and not ok, and of the directives SKIP alone.
@@ -73,7 +73,7 @@ def _cases(cases: Sequence[CaseResult | str], reason: str) -> _Level:
             continue
         name = split(case.id)[1]
         ok, directive = _LINE[case.status]
-        text = case.reason or "; ".join(finding.message for finding in case.findings)
+        text = case.reason or "; ".join(finding.message for finding in distinct(case.findings))
         level.add(ok, name, directive, text, before=[f"# {_name(name)}: {_flat(line)}" for line in _said(case)])
     return level
 
@@ -83,7 +83,7 @@ def _said(case: CaseResult) -> Iterable[str]:
         yield f"passes, but was {case.reason}"
     if case.attempts:
         yield f"run {len(case.attempts)} times: {', '.join(attempt.status for attempt in case.attempts)}"
-    for finding in case.findings:
+    for finding in distinct(case.findings):
         yield f"{finding.kind}: {finding.message}"
     yield from case.diagnostics
 

@@ -161,6 +161,22 @@ def table(cases: Iterable[CaseResult]) -> list[str]:
     return lines
 
 
+def distinct(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings, but of complaints of the kernel that are alike the first only, with how many more there are.
+
+    A kernel that has lost its way says the same of each base page of a huge page.
+    """
+    alike: dict[str, list[Finding]] = {}
+    for number, finding in enumerate(findings):
+        # What has no fingerprint is like nothing else.
+        known = finding.kind == "splat" and finding.fingerprint
+        alike.setdefault(finding.fingerprint if known else f"{number}", []).append(finding)
+    return [
+        replace(first, message=f"{first.message} (and {len(more)} more like it)") if more else first
+        for first, *more in alike.values()
+    ]
+
+
 def by_fingerprint(cases: Iterable[CaseResult]) -> dict[str, list[str]]:
     """Return each splat that was seen, by its fingerprint, with the ids of the cases; the most frequent first."""
     seen: dict[str, dict[str, None]] = {}

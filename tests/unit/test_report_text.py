@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: MIT
-"""What a terminal shows of findings that are alike."""
+"""What a terminal and the reports show of findings that are alike."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
-from harness.report.results import CaseResult, Finding, RunResult, Status
-from harness.report.text import distinct, failures
+import pytest
+
+from harness.report import github, html, junit, kcidb, ktap
+from harness.report.results import CaseResult, Finding, RunResult, Status, distinct
+from harness.report.text import failures
 from harness.running import evidence
 from harness.verdict.fingerprint import known
+from tests.samples import NO_FILES, run
 
 
 def splat(title: str) -> Finding:
@@ -30,8 +36,7 @@ NOT_OK = [Finding(kind="ktap", message=f"not ok: {name}") for name in ("one", "t
 def test_complaints_that_are_alike_are_told_once_and_counted() -> None:
     told = evidence(case(BAD[0], NOT_OK[0], *BAD[1:3], OTHER, NOT_OK[1], BAD[3]), Path("results"))
     assert told.splitlines()[2:-1] == [
-        f"- {BAD[0].message}",
-        "  and 3 more like it",
+        f"- {BAD[0].message} (and 3 more like it)",
         *(f"    {line}" for line in BAD[0].evidence.splitlines()),
         "- not ok: one",
         f"- {OTHER.message}",
@@ -42,9 +47,26 @@ def test_complaints_that_are_alike_are_told_once_and_counted() -> None:
 
 def test_a_report_tells_them_once_too() -> None:
     result = RunResult(started="", command=[], cases=[case(*BAD)])
-    assert failures(result)[1:3] == [f"- {BAD[0].message}", "  and 3 more like it"]
+    assert failures(result)[1:2] == [f"- {BAD[0].message} (and 3 more like it)"]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda result: html.render(result, NO_FILES),
+        junit.document,
+        ktap.document,
+        lambda result: json.dumps(kcidb.document(result)),
+        lambda result: "\n".join(github.errors(result)),
+    ],
+    ids=["html", "junit", "ktap", "kcidb", "github"],
+)
+def test_so_does_each_format(written: Callable[[RunResult], str]) -> None:
+    text = written(run([case(*BAD)], kernels={"x86_64": {"release": "6.12.117-hgm"}}))
+    assert "and 3 more like it" in text
+    assert not [one.message for one in BAD[1:] if one.message in text]
 
 
 def test_what_has_no_fingerprint_is_like_nothing_else() -> None:
     bare = Finding(kind="splat", message="oops: BUG: a")
-    assert distinct([*NOT_OK, bare, bare, *NOT_OK]) == [(one, 0) for one in (*NOT_OK, bare, bare, *NOT_OK)]
+    assert distinct([*NOT_OK, bare, bare, *NOT_OK]) == [*NOT_OK, bare, bare, *NOT_OK]
