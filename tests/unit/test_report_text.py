@@ -46,8 +46,7 @@ def test_complaints_that_are_alike_are_told_once_and_counted() -> None:
 
 
 def test_a_report_tells_them_once_too() -> None:
-    result = RunResult(started="", command=[], cases=[case(*BAD)])
-    assert failures(result)[1:2] == [f"- {BAD[0].message} (and 3 more like it)"]
+    assert failures(run([case(*BAD)]))[1:] == [f"- {BAD[0].message} (and 3 more like it)"]
 
 
 @pytest.mark.parametrize(
