@@ -14,13 +14,15 @@ _CLONE = re.compile(r"\.(?:isra|constprop|part|cold)\b[.\d]*")
 _VOLATILE = (
     (re.compile(r"\bCPU: \d+ PID: \d+ "), ""),
     (re.compile(r" ?\((?:Not tainted|Tainted: [^)]*)\)"), ""),
-    # Whose turn it was: mm/page_alloc.c:bad_page, kernel/hung_task.c, kernel/watchdog.c, kernel/sched/core.c.
+    # Whose turn it was: mm/page_alloc.c:bad_page, kernel/hung_task.c, kernel/watchdog.c, kernel/sched/core.c,
+    # arch/x86/mm/fault.c:pgtable_bad.
     (re.compile(r"\bin process \S+"), "in process #"),
     (re.compile(r"\bpfn: ?[0-9a-f]+"), "pfn:#"),
     (re.compile(r"\btask \S+:\d+"), "task #"),
     (re.compile(r"\[[^]\s]+:\d+\]"), "[#]"),
     (re.compile(r"(?<=while atomic: )\S+"), "#"),
     (re.compile(r", CPU#\d+: .*"), ""),
+    (re.compile(r"^.*(?=: Corrupted page table at)"), "#"),
     (re.compile(r"\+0x[0-9a-f]+/0x[0-9a-f]+"), ""),
     (re.compile(r"(?:\.\./src/|/\S*/)?((?:[\w-]+/)*[\w-]+\.[chS]):\d+"), r"\1"),
     (re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{8,}\b|\b\d+(?=s?\b)"), "#"),

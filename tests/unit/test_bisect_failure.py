@@ -70,6 +70,7 @@ def test_a_splat_elsewhere_is_another() -> None:
         ("INFO: task numa:71 blocked for more than 30 seconds.", "INFO: task x/1:9 blocked for more than 61 seconds."),
         ("BUG: soft lockup - CPU#1 stuck for 22s! [kworker/1:71]", "BUG: soft lockup - CPU#0 stuck for 9s! [races:7]"),
         ("BUG: scheduling while atomic: swapper/0/1/0x00000002", "BUG: scheduling while atomic: numa/80/0x00000004"),
+        ("a: Corrupted page table at address 7f928b707000", "b c: Corrupted page table at address 7f1111707000"),
         ("WARNING: mm/gup.c:7 at follow+0x1/0x2, CPU#0: a/1", "WARNING: mm/gup.c:9 at follow+0x4/0x9, CPU#1: b b/22"),
     ],
 )

@@ -51,6 +51,8 @@ BUG: kernel NULL pointer dereference, address: 0000000000000008
 BUG kmalloc-64 (Not tainted): Right Redzone overwritten
 BUG kmalloc-64 (Tainted: G    B): Right Redzone overwritten
 kernel BUG at mm/hugetlb.c:9!
+a: Corrupted page table at address 7f928b707000
+Bad pagetable: 000c [#1] SMP
 Oops: 0002 [#1] PREEMPT SMP
 Oops - Undefined instruction: 0000000002000000 [#1] SMP
 Internal error: synchronous external abort: 0000000096000410 [#1] SMP
@@ -81,7 +83,8 @@ mm/pgtable-generic.c:1: bad pgd 00000000d5f2c1a3
 get_swap_device: Bad swap file entry 3ffffffffffff
 get_swap_device: Bad swap offset entry 3ffffffffffff
 _swap_info_get: Unused swap file entry 3ffffffffffff
-_swap_info_get: Unused swap offset entry 3ffffffffffff""",
+_swap_info_get: Unused swap offset entry 3ffffffffffff
+kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)""",
     "oom": "a invoked oom-killer: gfp_mask=0x0, order=0\nOut of memory: Killed process 62 (a)",
 }
 CASES = sorted(path for path in (Path(__file__).parent / "splats").iterdir())
