@@ -18,4 +18,5 @@ echo "hgm-kselftest: begin $name${*:+ $*}"
 HGM_INSIDE=1 "$place/$name" "$@"
 status=$?
 echo "hgm-kselftest: end $status"
+: > /tmp/kselftest/ended
 exit "$status"

@@ -17,8 +17,8 @@ WORK = Path("/tmp/kselftest")
 def main() -> None:
     """Prepare, and become COMMAND; with TURN 0 print how each program would be run."""
     place, turn, command = Path(sys.argv[1]).resolve(), sys.argv[2], sys.argv[3:]
-    directory, tools = WORK / place.name, WORK / "bin"
-    for new in (WORK, directory, tools):
+    directory, ours, tools = WORK / place.name, WORK / "ours", WORK / "bin"
+    for new in (WORK, directory, ours, tools):
         new.mkdir()
         # Some programs are run as another user.
         new.chmod(0o777)
@@ -27,15 +27,15 @@ def main() -> None:
         is_script_around = f"./{path.name}" in command[1:]
         (directory / path.name).symlink_to(HERE / "shim.sh" if is_program and not is_script_around else path)
     (WORK / "kselftest").symlink_to(HERE / "kselftest")
+    for name in ("sleep", "sudo"):
+        (ours / name).symlink_to(HERE / name)
     # What the scripts use and a small guest has no link for, behind all that it has.
     subprocess.run(["busybox", "--install", "-s", tools], check=True)
-    (tools / "sudo").unlink(missing_ok=True)
-    (tools / "sudo").symlink_to(HERE / "sudo")
     (WORK / "order").write_text(f"{place} {turn}\n")
     for name, text in (("turn", "0\n"), ("list", "")):
         (WORK / name).write_text(text)
         (WORK / name).chmod(0o666)
-    os.environ["PATH"] = f"/bin:/usr/bin:/usr/sbin:{tools}"
+    os.environ["PATH"] = f"{ours}:/bin:/usr/bin:/usr/sbin:{tools}"
     os.chdir(directory)
     if turn != "0":
         os.execvp(command[0], command)
