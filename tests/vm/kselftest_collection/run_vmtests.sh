@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# As 6.12's: it waits before each program, whether that is to run or not.
+# As 6.12's: it waits before programs, whether they are to run or not.
 sleep 3600
 ./rested.sh an hour
 BEGUN=$(date +%s)
